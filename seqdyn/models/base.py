@@ -1,0 +1,191 @@
+"""The one base between Lightning and a model: fit, save, load, history."""
+
+from __future__ import annotations
+
+import abc
+import copy
+import inspect
+import logging
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from seqdyn.data.schema import describe
+from seqdyn.persistence import Record, plain_data, read_folder, write_folder
+from seqdyn.rng import fork_rng
+from seqdyn.train.history import history_from_json, history_to_json
+from seqdyn.train.trainer import run_trainer
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["Model"]
+
+logger = logging.getLogger("seqdyn")
+
+
+class Model(pl.LightningModule, abc.ABC):
+    """A model is one final subclass: hyperparameters, networks, ``loss`` and its verbs.
+
+    A subclass's ``__init__`` takes plain data (numbers, strings, tuples), calls ``super().__init__()`` and
+    ``self.save_hyperparameters()``, and builds its networks. A network handed in by the user is a constructor argument
+    named in ``save_hyperparameters(ignore=[...])``; it is handed in again at :meth:`load`.
+
+    Attributes:
+        history: Dim ``epoch``: ``train_loss`` and its parts, ``val_loss``, ``seconds``; ``None`` before the first fit.
+        data_info: What :func:`seqdyn.data.schema.describe` says of the training data; ``None`` where it is unknown.
+        gradient_clip_val: Norm to which gradients are clipped unless ``fit(gradient_clip_val=)`` says otherwise.
+    """
+
+    history: xr.Dataset | None = None
+    data_info: dict[str, Any] | None = None
+    gradient_clip_val: float | None = None
+    _handed_in: Mapping[str, Any] = {}
+    losses: Mapping[str, Tensor] = {}  # of the latest step, for the callbacks that record and guard them
+
+    @abc.abstractmethod
+    def datamodule(self, data: xr.Dataset, val: xr.Dataset | None = None) -> pl.LightningDataModule:
+        """Turn checked data into loaders of the windows, snapshots or episodes this model trains on."""
+
+    @abc.abstractmethod
+    def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Scalar ``loss`` of a batch and its detached parts; draws noise, changes nothing."""
+
+    @abc.abstractmethod
+    def configure_optimizers(self) -> Any:
+        """The optimiser, as Lightning takes it."""
+
+    def save_hyperparameters(self, *args: Any, **kwargs: Any) -> None:
+        """Remember the constructor's arguments, as Lightning does, and check that they can be saved.
+
+        Raises:
+            TypeError: If an argument is not plain data.
+            ValueError: If a number is NaN or infinite.
+        """
+        frame = kwargs.setdefault("frame", inspect.currentframe().f_back)  # type: ignore[union-attr]
+        super().save_hyperparameters(*args, logger=kwargs.pop("logger", False), **kwargs)
+        for name, value in self.hparams.items():
+            self.hparams[name] = plain_data(value, name)
+        others = [name for name in inspect.signature(type(self).__init__).parameters if name not in self.hparams]
+        values = {name: frame.f_locals[name] for name in others if name != "self" and name in frame.f_locals}
+        # Behind Lightning's back: a module in a plain dict is not registered twice.
+        self._handed_in = {name: value for name, value in values.items() if callable(value)}
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        return self._log("train", batch, self.loss(batch))
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        # Common random numbers: each validation batch sees the same noise every epoch, and the training stream
+        # goes on as if there were no validation.
+        with fork_rng(batch_idx):
+            return self._log("val", batch, self.loss(batch))
+
+    def _log(self, stage: str, batch: Mapping[str, Tensor], losses: Mapping[str, Tensor]) -> Tensor:
+        """Log the parts as ``train_*`` or ``val_*``, keep them for the callbacks, return the loss."""
+        self.losses = {name: value.detach() for name, value in losses.items()}
+        named = {f"{stage}_{name}": value for name, value in self.losses.items()}
+        self.log_dict(named, on_step=False, on_epoch=True, batch_size=len(next(iter(batch.values()))))
+        return losses["loss"]
+
+    def fit(
+        self,
+        data: xr.Dataset | pl.LightningDataModule,
+        *,
+        max_epochs: int = 20,
+        val: xr.Dataset | None = None,
+        seed: int | None = None,
+        run_dir: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+        checkpoint_every: int | None = None,
+        ema_decay: float | None = None,
+        **trainer_options: Any,
+    ) -> Self:
+        """Learn the parameters.
+
+        A model that was never fitted is first initialised anew under ``seed``, so that equal seeds give bit-equal
+        weights whatever was drawn before; with ``seed=None`` its weights are taken as they are. A fitted model goes on
+        from its weights. Nothing is written anywhere unless ``run_dir`` is given.
+
+        Args:
+            data: Training data, or a DataModule that holds it.
+            max_epochs: Passes over the training data.
+            val: Validation data; the weights of the epoch with the lowest ``val_loss`` are kept.
+            seed: Seed of initialisation, order of the data and noise; the caller's random state is left untouched.
+                ``None`` draws from the ambient stream.
+            run_dir: Folder for the fitted model (``model``), ``history.csv``, ``config.yaml`` and the last checkpoint.
+            resume: Go on with the run in ``run_dir``, bit for bit as if it had not been interrupted. Needs the same
+                data and hyperparameters; ``max_epochs`` may be larger than before.
+            checkpoint_every: Write a checkpoint every so many batches too, not only after each epoch.
+            ema_decay: Keep an exponential moving average of the weights with this decay; it is what is validated,
+                kept and saved.
+            **trainer_options: Passed to :class:`pytorch_lightning.Trainer` verbatim.
+
+        Returns:
+            The model, in eval mode.
+
+        Raises:
+            ValueError: If the data does not fit the model, or ``run_dir`` cannot be used or resumed.
+            NonFiniteError: If a loss or a gradient leaves the finite numbers.
+        """
+        with fork_rng(seed):
+            if not isinstance(data, pl.LightningDataModule):
+                data = self.datamodule(data, val)
+            elif val is not None:
+                raise ValueError("val= goes with a Dataset; a DataModule brings its own validation data: leave val out.")
+            self.history = run_trainer(
+                self,
+                data,
+                max_epochs=max_epochs,
+                seed=seed,
+                run_dir=run_dir,
+                resume=resume,
+                checkpoint_every=checkpoint_every,
+                ema_decay=ema_decay,
+                **trainer_options,
+            )
+        return self
+
+    def reinitialize(self) -> None:
+        """Draw all parameters anew, as the constructor does; modules handed in by the user keep theirs."""
+        fresh = type(self)(**self.hparams, **copy.deepcopy(dict(self._handed_in)))
+        self.load_state_dict(fresh.state_dict())
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model as a folder, atomically: ``model.safetensors`` and ``model.json``, no pickle.
+
+        Raises:
+            ValueError: If ``path`` holds something that is not a model.
+        """
+        info = {"data_info": self.data_info, "history": history_to_json(self.history)}
+        write_folder(path, Record(type(self).__name__, dict(self.hparams), self.state_dict(), info))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], **modules: Any) -> Self:
+        """Read a model folder; nothing in it is executed.
+
+        Args:
+            path: Folder that :meth:`save` wrote, or the ``run_dir`` of a fit.
+            **modules: Networks that were handed in to the constructor, again.
+
+        Raises:
+            ValueError: If the folder is missing, damaged, foreign, newer, or holds another class.
+        """
+        record = read_folder(path)
+        if record.class_name != cls.__name__:
+            raise ValueError(f"{path} holds a {record.class_name}, not a {cls.__name__}; use seqdyn.load({str(path)!r}).")
+        try:
+            with fork_rng(0):
+                model = cls(**record.hyperparameters, **modules)
+            model.load_state_dict(record.tensors)
+        except (TypeError, RuntimeError) as error:
+            raise ValueError(
+                f"{path} does not fit {cls.__name__} of this version of seqdyn ({error}); if the model was built with "
+                f"networks of your own, hand them in again: {cls.__name__}.load(path, NAME=network)."
+            ) from error
+        model.data_info = record.info.get("data_info")
+        model.history = history_from_json(record.info.get("history"))
+        return model.eval()
