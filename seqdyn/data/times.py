@@ -1,8 +1,8 @@
 """Frequencies and regular grids of time stamps, in pandas' words.
 
-Stamps are naive ``datetime64[ns]`` and mean UTC once a time zone is known. A frequency below one day ("h", "30min")
-is a fixed step in UTC; days, weeks, months and business days are steps of the local calendar, so that a daily
-series at local midnight stays regular when the clocks change.
+Stamps are naive ``datetime64[ns]`` and mean UTC once a time zone is known. A frequency below one day ("h",
+"30min") is a fixed step in UTC; days, weeks, months and business days are steps of the local calendar, so that a
+daily series at local midnight stays regular when the clocks change.
 """
 
 from __future__ import annotations
@@ -15,7 +15,15 @@ import pandas as pd
 from pandas.tseries.frequencies import to_offset
 from pandas.tseries.offsets import BaseOffset, Day, Tick
 
-__all__ = ["as_stamps", "check_timezone", "infer_freq", "normalize_freq", "resolve_freq", "time_grid", "wall_clock"]
+__all__ = [
+    "as_stamps",
+    "check_timezone",
+    "infer_freq",
+    "normalize_freq",
+    "resolve_freq",
+    "time_grid",
+    "wall_clock",
+]
 
 _OLD_ALIASES = {
     "H": "h", "BH": "bh", "CBH": "cbh", "T": "min", "S": "s", "L": "ms", "U": "us", "N": "ns",
@@ -26,7 +34,15 @@ _WORDS = {
     "secondly": "s", "minutely": "min", "half_hourly": "30min", "hourly": "h", "daily": "D", "weekly": "W",
     "monthly": "M", "quarterly": "Q", "yearly": "Y", "annual": "Y", "business_daily": "B",
 }  # fmt: skip
-_UNIT_WORDS = {"second": "s", "minute": "min", "hour": "h", "day": "D", "week": "W", "month": "M", "year": "Y"}
+_UNIT_WORDS = {
+    "second": "s",
+    "minute": "min",
+    "hour": "h",
+    "day": "D",
+    "week": "W",
+    "month": "M",
+    "year": "Y",
+}
 _PERIODS = {"M": ("ME", "MS"), "Q": ("QE", "QS"), "Y": ("YE", "YS"), "A": ("YE", "YS")}
 _MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 _WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
@@ -34,7 +50,7 @@ _DAY_NS = 86_400 * 10**9
 
 
 def normalize_freq(freq: str | BaseOffset) -> str:
-    """Write a frequency as today's pandas alias: "H" → "h", "hourly" → "h", "10_minutes" → "10min", "60min" → "h".
+    """Write a frequency as today's pandas alias: "H", "hourly" and "60min" → "h", "10_minutes" → "10min".
 
     Raises:
         ValueError: If pandas knows no such frequency.
@@ -121,9 +137,11 @@ def time_grid(
     offset = to_offset(freq)
     if timezone is None or (isinstance(offset, Tick) and not isinstance(offset, Day)):
         return pd.date_range(start, end, periods=periods, freq=offset).as_unit("ns")
-    first, last = (None if t is None else wall_clock(pd.DatetimeIndex([t]), timezone)[0] for t in (start, end))
+    first, last = (
+        None if t is None else wall_clock(pd.DatetimeIndex([t]), timezone)[0] for t in (start, end)
+    )
     local = pd.date_range(first, last, periods=periods, freq=offset).as_unit("ns")
-    # Midnight is skipped or doubled in a few zones: the day then begins an hour later, or at the first midnight.
+    # A few zones skip or double midnight: the day then begins an hour later, or at the first midnight.
     zoned = local.tz_localize(timezone, ambiguous=np.ones(len(local), bool), nonexistent="shift_forward")
     return zoned.tz_convert("UTC").tz_localize(None)
 
@@ -158,7 +176,8 @@ def check_timezone(timezone: str) -> str:
         pd.Timestamp(0).tz_localize(str(timezone) or "?")
     except (zoneinfo.ZoneInfoNotFoundError, KeyError, ValueError, TypeError, OSError) as error:
         raise ValueError(
-            f"timezone={timezone!r} is unknown; use a name such as 'Europe/Zurich', 'America/New_York' or 'UTC'."
+            f"timezone={timezone!r} is unknown; use a name such as 'Europe/Zurich', 'America/New_York' or "
+            "'UTC'."
         ) from error
     return timezone
 

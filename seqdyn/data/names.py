@@ -1,0 +1,33 @@
+"""Names of dims and variables; public through :mod:`seqdyn.data.schema`."""
+
+from __future__ import annotations
+
+__all__ = [
+    "COVARIATE",
+    "COVARIATES",
+    "FEATURE",
+    "INPUT",
+    "OBSERVED",
+    "OUTPUT",
+    "PARTICLE",
+    "QUERY",
+    "QUERY_X",
+    "QUERY_Y",
+    "SAMPLE",
+    "SERIES",
+    "SUPPORT",
+    "SUPPORT_X",
+    "SUPPORT_Y",
+    "SYMBOL",
+    "TARGET",
+    "TASK",
+    "TIME",
+    "WINDOW",
+    "X",
+]
+
+SERIES, TIME, FEATURE, COVARIATE = "series", "time", "feature", "covariate"
+SAMPLE, PARTICLE, TASK, WINDOW = "sample", "particle", "task", "window"
+TARGET, OBSERVED, SYMBOL, COVARIATES, X = "target", "observed", "symbol", "covariates", "x"
+SUPPORT, QUERY, INPUT, OUTPUT = "support", "query", "input", "output"
+SUPPORT_X, SUPPORT_Y, QUERY_X, QUERY_Y = "support_x", "support_y", "query_x", "query_y"
