@@ -330,8 +330,8 @@ def _check_symbols(data: xr.Dataset) -> None:
     symbol = data[SYMBOL]
     if symbol.dtype.kind not in "iu" or bool((symbol < 0).any()):
         raise ValueError(
-            f"'symbol' must hold integers from 0, got {symbol.dtype} such as "
-            f"{plain(symbol.values.flat[0])!r}; number your symbols with np.unique(values, return_inverse=True)."
+            f"'symbol' must hold integers from 0, got {symbol.dtype} such as {plain(symbol.values.flat[0])!r}; "
+            "number them with np.unique(values, return_inverse=True)."
         )
 
 
@@ -342,5 +342,6 @@ def _check_class_labels(data: xr.Dataset) -> None:
         label = query[np.unravel_index(int(unseen.argmax()), unseen.shape)]
         raise ValueError(
             f"'query_y' holds label {label} at {where(data[QUERY_Y], unseen)}, which the task's support "
-            "never shows; draw support and query from the same classes, or drop the task with data.isel(task=...)."
+            "never shows; draw support and query from the same classes, or drop the task with "
+            "data.isel(task=...)."
         )

@@ -1,8 +1,8 @@
 """Frequencies and regular grids of time stamps, in pandas' words.
 
 Stamps are naive ``datetime64[ns]`` and mean UTC once a time zone is known. A frequency below one day ("h",
-"30min") is a fixed step in UTC; days, weeks, months and business days are steps of the local calendar, so that a
-daily series at local midnight stays regular when the clocks change.
+"30min") is a fixed step in UTC; days, weeks, months and business days are steps of the local calendar, so
+that a daily series at local midnight stays regular when the clocks change.
 """
 
 from __future__ import annotations
