@@ -330,7 +330,7 @@ def _check_symbols(data: xr.Dataset) -> None:
     symbol = data[SYMBOL]
     if symbol.dtype.kind not in "iu" or bool((symbol < 0).any()):
         raise ValueError(
-            f"'symbol' must hold integers from 0, got {symbol.dtype} such as {plain(symbol.values.flat[0])!r}; "
+            f"'symbol' must hold integers from 0, got {symbol.dtype}, minimum {plain(symbol.values.min())!r}; "
             "number them with np.unique(values, return_inverse=True)."
         )
 
