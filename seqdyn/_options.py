@@ -1,0 +1,327 @@
+"""Command-line options made from signatures: a new argument of a function needs no second declaration."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import inspect
+import re
+import sys
+import textwrap
+import types
+import typing
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Literal, NamedTuple
+
+__all__ = ["Options", "arguments", "peek", "summary"]
+
+Function = Callable[..., Any]
+
+DATA = object()  # type of a parameter that takes a Dataset
+
+
+class _Option(NamedTuple):
+    hint: Any
+    text: str
+    default: Any
+    required: bool
+    aliases: tuple[str, ...]
+    group: str
+
+
+class Options:
+    """The options of one command, from the shell or a YAML file.
+
+    Only what the user gave is passed on: defaults stay with the functions, and a preset of a model can tell
+    an explicit value from a default. ``--prediction-length`` and ``--prediction_length`` are the same option,
+    ``--resume`` alone means true, and ``--lags 24,168`` is short for ``--lags '[24, 168]'``.
+
+    Args:
+        prog: The command as typed, for messages and help.
+        positionals: Names of the options that may be given by position.
+        description: What the command does.
+    """
+
+    def __init__(self, prog: str, positionals: Sequence[str], description: str) -> None:
+        from jsonargparse import ArgumentParser
+
+        self._prog = prog
+        self._positionals = list(positionals)
+        self._description = description
+        self._options: dict[str, _Option] = {}
+        self._group = "options"
+        self.files: set[str] = set()
+        self._parser = ArgumentParser(prog=prog, exit_on_error=False, allow_abbrev=False, print_config=None)
+        self._parser.add_argument("--config", action="config")
+
+    def group(self, title: str) -> None:
+        """Show the options added from now on under ``title``."""
+        self._group = title
+
+    def add(
+        self,
+        name: str,
+        hint: Any,
+        text: str,
+        *,
+        default: Any = None,
+        required: bool = False,
+        aliases: Sequence[str] = (),
+    ) -> None:
+        """Add one option.
+
+        Args:
+            name: Its name as an argument, with underscores.
+            hint: Type of its value.
+            text: One or two sentences of help.
+            default: What holds without it, shown in the help only.
+            required: Whether it must be given.
+            aliases: Other spellings, such as ``-o``.
+        """
+        self._options[name] = _Option(hint, text, default, required, tuple(aliases), self._group)
+        self._parser.add_argument(f"--{_hyphens(name)}", type=hint)
+
+    def add_signature(
+        self, function: Function, *, skip: Collection[str] = (), optional: Collection[str] = ()
+    ) -> None:
+        """Add every named parameter of a function or class that is not there yet.
+
+        A parameter that takes a Dataset becomes the path of a file, and its name is kept in :attr:`files`.
+
+        Args:
+            function: Function, method or class, with a Google-style docstring.
+            skip: Parameters to leave out.
+            optional: Parameters that need not be given although the function has no default for them.
+        """
+        hints, texts = _hints(function), _texts(function)
+        for name, parameter in _parameters(function).items():
+            if name in skip or name in self._options:
+                continue
+            hint = hints.get(name, Any)
+            if hint is DATA:
+                self.files.add(name)
+                hint = str
+            required = parameter.default is parameter.empty and name not in optional
+            default = None if parameter.default is parameter.empty else parameter.default
+            self.add(name, hint, texts.get(name, ""), default=default, required=required)
+
+    def parse(self, argv: Sequence[str]) -> dict[str, Any]:
+        """Read the options that were given.
+
+        Returns:
+            Name and value of each option on the command line or in a ``--config`` file, nothing else.
+
+        Raises:
+            ValueError: If an option is unknown, malformed or missing.
+            SystemExit: After ``--help`` and ``--print-config``, with status 0.
+        """
+        if "-h" in argv or "--help" in argv:
+            sys.stdout.write(self.help())
+            raise SystemExit(0)
+        show = any(token in ("--print-config", "--print_config") for token in argv)
+        tokens = self._tokens([token for token in argv if token not in ("--print-config", "--print_config")])
+        try:
+            given = self._parser.parse_args(tokens, defaults=False)
+        except argparse.ArgumentError as error:
+            raise ValueError(self._plain(str(error))) from error
+        values = given.as_dict()
+        values.pop("config", None)
+        if show:
+            sys.stdout.write(self.dump(values) or "{}\n")
+            raise SystemExit(0)
+        for name, option in self._options.items():
+            if option.required and name not in values:
+                raise ValueError(f"{self._prog} needs --{_hyphens(name)}: {option.text}")
+        return values
+
+    def help(self) -> str:
+        """Everything there is to know about the command."""
+        positionals = "".join(f" [{name.upper()}]" for name in self._positionals)
+        lines = [
+            f"usage: {self._prog}{positionals} [--OPTION VALUE ...]",
+            "",
+            *textwrap.wrap(self._description, 100),
+        ]
+        group = ""
+        for name, option in self._options.items():
+            if option.group != group:
+                group = option.group
+                lines += ["", f"{group}:"]
+            lines += _help(name, option)
+        lines += [
+            "",
+            "always:",
+            "  --config                file with any of these options as YAML",
+            "  --print-config          show the options as YAML and stop",
+            "  --debug                 show the traceback of an error",
+        ]
+        return "\n".join([*lines, ""])
+
+    def dump(self, values: dict[str, Any]) -> str:
+        """Options as the YAML that ``--config`` reads."""
+        import yaml
+
+        known = {name: values[name] for name in self._options if name in values}
+        return yaml.safe_dump(known, sort_keys=False, allow_unicode=True) if known else ""
+
+    def _tokens(self, argv: Sequence[str]) -> list[str]:
+        """Spell every option as ``--name=value``, positional ones last so that they win over a file."""
+        tokens, positional, rest = [], [], list(argv)
+        while rest:
+            token = rest.pop(0)
+            if not token.startswith("-") or token == "-":
+                positional.append(token)
+                continue
+            option, equals, value = token.partition("=")
+            name, root = self._name(option)
+            if not equals:
+                value = self._value(option, root, rest)
+            tokens.append(f"--{name}={_brackets(value, self._hint(root))}")
+        if len(positional) > len(self._positionals):
+            expected = " ".join(name.upper() for name in self._positionals) or "no argument"
+            raise ValueError(
+                f"unexpected {positional[-1]!r}: {self._prog} takes {expected} and --NAME VALUE."
+            )
+        return tokens + [
+            f"--{name}={value}" for name, value in zip(self._positionals, positional, strict=False)
+        ]
+
+    def _hint(self, name: str) -> Any:
+        return self._options[name].hint if name in self._options else str
+
+    def _name(self, option: str) -> tuple[str, str]:
+        """Spelling for the parser, and the name of the parameter, of an option as typed."""
+        for name, known in self._options.items():
+            if option in known.aliases:
+                return _hyphens(name), name
+        head, dot, tail = option.removeprefix("--").partition(".")
+        root = head.replace("-", "_")
+        if not option.startswith("--") or root not in {*self._options, "config"}:
+            close = difflib.get_close_matches(option, [f"--{_hyphens(name)}" for name in self._options], n=1)
+            hint = f"did you mean {close[0]}?" if close else f"see {self._prog} --help."
+            raise ValueError(f"{self._prog} has no option {option}; {hint}")
+        return _hyphens(root) + dot + tail, root
+
+    def _value(self, option: str, root: str, rest: list[str]) -> str:
+        """Take the value that follows an option."""
+        if self._hint(root) is bool and (not rest or rest[0].lower() not in ("true", "false")):
+            return "true"
+        if not rest or rest[0].startswith("--"):
+            raise ValueError(f"{option} needs a value: {option} VALUE.")
+        return rest.pop(0)
+
+    def _plain(self, message: str) -> str:
+        """Say in one line what jsonargparse found."""
+        found = re.search(r'Parser key "(\w+)"', message)
+        value = re.search(r"(?:Given|Got) value: (.*)", message)
+        if found and value and found[1] in self._options:
+            expected = _words(self._options[found[1]].hint)
+            return f"--{_hyphens(found[1])} is {value[1].strip()}, but it must be {expected}."
+        unknown = re.search(r"Option '([\w.]+)' is not accepted", message)
+        if unknown:
+            return (
+                f"the configuration names {unknown[1]!r}: no option of {self._prog}; see {self._prog} --help."
+            )
+        return " ".join(message.split())
+
+
+def _help(name: str, option: _Option) -> list[str]:
+    """Lines of the help for one option."""
+    notes = [_words(option.hint).removesuffix(" or null")]
+    if option.required:
+        notes.append("required")
+    elif option.default is not None and option.default != ():
+        notes.append(f"default {option.default}")
+    label = ", ".join([f"--{_hyphens(name)}", *option.aliases])
+    lines = textwrap.wrap(f"{option.text} ({', '.join(notes)})".strip(), 82)
+    first = [f"  {label}"] if len(label) > 22 else []
+    margin = [" " * 26] * len(lines)
+    if not first:
+        margin[0] = f"  {label:24}"
+    return first + [start + line for start, line in zip(margin, lines, strict=True)]
+
+
+def arguments(function: Function, values: dict[str, Any]) -> dict[str, Any]:
+    """Those of ``values`` that are parameters of ``function``."""
+    return {name: values[name] for name in _parameters(function) if name in values}
+
+
+def peek(argv: Sequence[str], name: str) -> str | None:
+    """The first positional argument, which decides on the options: from ``argv`` or its config file."""
+    if argv and not argv[0].startswith("-"):
+        return argv[0]
+    for index, token in enumerate(argv):
+        option, equals, path = token.partition("=")
+        if option == "--config" and (equals or index + 1 < len(argv)):
+            import yaml
+
+            with open(path if equals else argv[index + 1], encoding="utf-8") as file:
+                content = yaml.safe_load(file)
+            return content.get(name) if isinstance(content, dict) else None
+    return None
+
+
+def summary(function: Function) -> str:
+    """First paragraph of a docstring, on one line."""
+    return " ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split())
+
+
+def _parameters(function: Function) -> dict[str, inspect.Parameter]:
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = inspect.signature(function).parameters
+    return {name: p for name, p in parameters.items() if p.kind in kinds and name != "self"}
+
+
+def _hints(function: Function) -> dict[str, Any]:
+    """Types of the parameters; what takes a Dataset in Python takes a file on the command line."""
+    target = inspect.unwrap(function.__init__ if inspect.isclass(function) else function)  # type: ignore[misc]
+    names = vars(sys.modules[target.__module__])
+    hints = {}
+    for name, annotation in target.__annotations__.items():
+        one = types.SimpleNamespace(__annotations__={name: annotation})
+        # Read as text first: a module may import xarray for type checkers only.
+        hints[name] = DATA if "xr.Data" in str(annotation) else typing.get_type_hints(one, names)[name]
+    return hints
+
+
+def _texts(function: Function) -> dict[str, str]:
+    """Help of the parameters, from the docstring."""
+    import docstring_parser
+
+    doc = docstring_parser.parse(inspect.getdoc(function) or "")
+    return {p.arg_name: " ".join((p.description or "").replace("`", "").split()) for p in doc.params}
+
+
+def _hyphens(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    """Members of a union, or the one type itself."""
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+def _brackets(value: str, hint: Any) -> str:
+    """Write ``24,168`` or ``24`` as a list where a sequence is expected and a text is not what is meant."""
+    members = _members(hint)
+    sequences = [m for m in members if typing.get_origin(m) in (Sequence, list, tuple)]
+    if not sequences or value.startswith("[") or value == "null":
+        return value
+    words = [word for m in members if typing.get_origin(m) is Literal for word in typing.get_args(m)]
+    number = typing.get_args(sequences[0])[0] in (int, float) and re.fullmatch(r"-?\d+(\.\d*)?", value)
+    listed = "," in value or number or (str not in members and value not in words)
+    return f"[{value}]" if listed else value
+
+
+def _words(hint: Any) -> str:
+    """A type for a person: ``int``, ``'hourly' or 'daily'``, ``a list of int``."""
+    words = []
+    for member in _members(hint):
+        inner = typing.get_args(member)
+        if typing.get_origin(member) is Literal:
+            words += [repr(value) for value in inner]
+        elif inner:
+            words.append(f"a list of {_words(inner[0])}")
+        else:
+            words.append("null" if member is type(None) else getattr(member, "__name__", str(member)))
+    return " or ".join(words)

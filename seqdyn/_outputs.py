@@ -1,0 +1,120 @@
+"""Files that a command writes: checked before the work starts, and never left half written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = [
+    "DATA",
+    "PICTURES",
+    "SETTINGS",
+    "TABLES",
+    "check_file",
+    "check_run",
+    "draw_forecast",
+    "save",
+    "write_text",
+]
+
+# A run folder holds what the fit itself writes, and these two.
+SETTINGS = "fit.yaml"
+DATA = "data.nc"
+
+TABLES = (".nc", ".csv")
+PICTURES = (".png", ".pdf", ".svg")
+
+
+def check_file(path: Path | None, kinds: Sequence[str]) -> None:
+    """Check that a file can be written at ``path``; ``None`` is fine.
+
+    Raises:
+        ValueError: If the ending is none of ``kinds``, the folder does not exist, or the path is a folder.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name a file in it, such as {path / ('output' + kinds[0])}.")
+    if path.suffix not in kinds:
+        raise ValueError(f"{path} must end in {' or '.join(kinds)}, such as {path.with_suffix(kinds[0])}.")
+    _check_parent(path)
+
+
+def check_run(path: Path, resume: bool) -> None:
+    """Check that ``path`` can be the folder of a run: new, empty, or with ``resume`` one that holds a run.
+
+    Raises:
+        ValueError: If it cannot; the message names the remedy.
+    """
+    if not path.exists():
+        return _check_parent(path)
+    if not path.is_dir():
+        raise ValueError(f"{path} is a file; a run needs a folder: choose another name.")
+    found = sorted(entry.name for entry in path.iterdir())
+    if SETTINGS in found and not resume:
+        raise ValueError(f"{path} already holds a run; go on with it by --resume, or choose another folder.")
+    if found and SETTINGS not in found:
+        raise ValueError(f"{path} holds {found[0]!r} but no run of seqdyn fit; choose a new or empty folder.")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text whole or not at all."""
+    with _replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def save(data: xr.Dataset, path: Path, settings: str | None = None) -> None:
+    """Write a Dataset as netCDF or CSV, and beside it the settings it came from, as YAML."""
+    from seqdyn.data import to_netcdf, to_pandas
+
+    if path.suffix == ".nc":
+        to_netcdf(data, path)
+    else:
+        with _replacing(path) as temporary:
+            to_pandas(data).to_csv(temporary)
+    if settings is not None:
+        write_text(path.with_suffix(".yaml"), settings)
+
+
+def draw_forecast(forecast: xr.Dataset, context: xr.Dataset, path: Path) -> None:
+    """Draw a forecast after the end of its context."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import numpy as np
+
+    from seqdyn import plot
+
+    axes = plot.forecast(forecast, history=context)
+    with _replacing(path) as temporary:
+        np.ravel(axes)[0].figure.savefig(temporary)
+
+
+def _check_parent(path: Path) -> None:
+    parent = path.absolute().parent
+    if not parent.is_dir():
+        raise ValueError(
+            f"{path} cannot be written: there is no folder {parent}; make it with mkdir -p {parent}."
+        )
+    if not os.access(parent, os.W_OK):
+        raise ValueError(
+            f"{path} cannot be written: the folder {parent} is read-only for you; choose another."
+        )
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary sibling with the same ending, which takes the place of ``path`` when the block succeeds."""
+    temporary = path.with_name(f".{path.stem}.{uuid4().hex[:8]}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,384 @@
+"""The command ``seqdyn``: the package's verbs from the shell, and nothing more.
+
+Options come from the signatures of the functions they are for: a new model or argument needs no change here.
+Heavy modules are imported by the command that needs them; ``seqdyn --help`` imports none.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seqdyn import __version__
+from seqdyn._options import Options, arguments, peek, summary
+from seqdyn._outputs import (
+    DATA,
+    PICTURES,
+    SETTINGS,
+    TABLES,
+    check_file,
+    check_run,
+    draw_forecast,
+    save,
+    write_text,
+)
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: Arguments after the program's name; ``None`` means those of the process.
+
+    Returns:
+        Exit status: 0, or 2 after an error, which is one line on standard error.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in argv
+    argv = [token for token in argv if token != "--debug"]
+    if not argv or argv[0] not in COMMANDS:
+        return _top(argv)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            COMMANDS[argv[0]][0](argv[1:])
+        except KeyboardInterrupt:
+            return _complain("interrupted", 130)
+        except BrokenPipeError:  # the reader of our output, such as head, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except (
+            ArithmeticError,
+            ImportError,
+            LookupError,
+            MemoryError,
+            OSError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
+            if debug:
+                raise
+            kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
+            return _complain(f"error: {kind}{error}")
+    return 0
+
+
+def _top(argv: Sequence[str]) -> int:
+    if argv and argv[0] == "--version":
+        _say(f"seqdyn {__version__}")
+    elif not argv or argv[0] in ("-h", "--help"):
+        width = max(map(len, COMMANDS))
+        _say(
+            "usage: seqdyn COMMAND ...",
+            "",
+            "Learned dynamics of sequences: forecasting, generation and analysis with uncertainty.",
+            "",
+            *(f"  {name:{width}}  {text}" for name, (_, text) in COMMANDS.items()),
+            "",
+            "seqdyn COMMAND --help explains a command; --debug shows the traceback of an error.",
+        )
+    else:
+        return _complain(f"error: there is no command {argv[0]!r}; commands are {', '.join(COMMANDS)}.")
+    return 0
+
+
+def _complain(message: str, status: int = 2) -> int:
+    sys.stderr.write(f"seqdyn: {' '.join(message.split())}\n")
+    return status
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    _complain(f"warning: {message}")
+
+
+# Commands --------------------------------------------------------------------------------------------------
+
+
+def _demo(argv: Sequence[str]) -> None:
+    from seqdyn import demo
+
+    options = Options("seqdyn demo", [], summary(demo.main))
+    options.add_signature(demo.main)
+    demo.main(**options.parse(argv))
+
+
+def _fit(argv: Sequence[str]) -> None:
+    name = peek(argv, "model")
+    if name is None:
+        return _list_models(argv)
+    cls = _model_class(name)
+    options = _fit_options(cls)
+    values = options.parse(argv)
+    run, resume = Path(values["output"]), values.get("resume", False)
+    check_run(run, resume)
+    data = _read(values["data"], values)
+    model = cls(**{**arguments(cls, _sizes(data)), **arguments(cls, values)})
+
+    run.mkdir(exist_ok=True)
+    if not (run / SETTINGS).exists():
+        save(data, run / DATA)
+        write_text(run / SETTINGS, options.dump({k: v for k, v in values.items() if k != "resume"}))
+    training = _without_last(data, values.get("holdout", 0))
+    passed = _passed(cls.fit, {**values, "run_dir": run}, options) | values.get("trainer_options", {})
+    model.fit(training, **passed)
+    if "run_dir" not in passed:
+        model.save(run / "model")
+    _say(f"{cls.__name__} is in {run}. Next: seqdyn forecast {run} -o forecast.nc --plot forecast.png")
+
+
+def _forecast(argv: Sequence[str]) -> None:
+    options, model = _run_options("forecast", argv, "Forecast from the end of the data.")
+    options.add("data", str, "go on from the end of this file instead of the data of the run")
+    options.add("output", str, "file for the draws, .nc or .csv", aliases=("-o",))
+    options.add("plot", str, "file for a picture, .png, .pdf or .svg")
+    _add_verb(options, model, "forecast")
+    _add_reading(options)
+    values = options.parse(argv)
+    output, plot = _path(values, "output", TABLES), _path(values, "plot", PICTURES)
+    if output is None and plot is None:
+        raise ValueError("the forecast would be lost; give it a file: -o forecast.nc or --plot forecast.png.")
+
+    context = _run_data(values)
+    forecast = model.forecast(context, **_passed(model.forecast, values, options))
+    if output is not None:
+        save(forecast, output, options.dump(values))
+    if plot is not None:
+        draw_forecast(forecast, context, plot)
+    _say(_sizes_of(forecast, "forecast"), *_written(output, plot))
+
+
+def _sample(argv: Sequence[str]) -> None:
+    options, model = _run_options("sample", argv, "Draw new sequences from a fitted model.")
+    options.add("output", str, "file for the draws, .nc or .csv", required=True, aliases=("-o",))
+    _add_verb(options, model, "sample")
+    values = options.parse(argv)
+    output = _path(values, "output", TABLES)
+
+    draws = model.sample(**_passed(model.sample, values, options))
+    save(draws, output, options.dump(values))
+    _say(_sizes_of(draws, "drawn"), *_written(output))
+
+
+def _evaluate(argv: Sequence[str]) -> None:
+    from seqdyn.metrics import evaluate
+
+    options, model = _run_options("evaluate", argv, summary(evaluate))
+    options.add("data", str, "score on this file instead of the data of the run")
+    options.add("output", str, "file for the scores of each series and window, .nc or .csv", aliases=("-o",))
+    options.group("evaluation")
+    options.add_signature(evaluate, skip=("model", "data"))
+    _add_verb(options, model, "forecast")
+    _add_reading(options)
+    values = options.parse(argv)
+    output = _path(values, "output", TABLES)
+
+    data = _run_data(values)
+    passed = _passed(model.forecast, values, options) | _passed(evaluate, values, options)
+    scores = evaluate(model, data, **passed)
+    if output is not None:
+        save(scores, output, options.dump(values))
+    _say(*_score_table(scores), *_written(output))
+
+
+def _datasets(argv: Sequence[str]) -> None:
+    from seqdyn import datasets
+
+    options = Options(
+        "seqdyn datasets", ["name"], "List the data sets, describe one, or write one to a file."
+    )
+    options.add("name", str, "the data set; without it all are listed")
+    options.add("output", str, "file to write it to, .nc or .csv", aliases=("-o",))
+    values = options.parse(argv)
+    output = _path(values, "output", TABLES)
+    if "name" not in values:
+        return _say(*datasets.names())
+    from seqdyn.data import summary as describe
+
+    data = datasets.load(values["name"])
+    if output is not None:
+        save(data, output)
+    _say(describe(data), *_written(output))
+
+
+COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
+    "demo": (_demo, "fit, forecast and compare on the data in the package"),
+    "fit": (_fit, "fit a model to a file or a data set"),
+    "forecast": (_forecast, "forecast with a fitted model"),
+    "sample": (_sample, "draw new sequences from a fitted model"),
+    "evaluate": (_evaluate, "score a fitted model on rolling windows"),
+    "datasets": (_datasets, "list, describe and export the data sets"),
+}
+
+
+# Models and data -------------------------------------------------------------------------------------------
+
+
+def _command_name(class_name: str) -> str:
+    """``SeasonalNaive`` is called seasonal-naive, ``TSDiff`` tsdiff, ``LinearForecaster`` linear."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", class_name.removesuffix("Forecaster")).lower()
+
+
+def _model_names() -> dict[str, str]:
+    """Class names in ``seqdyn.models`` by the name of the command line."""
+    from seqdyn import models
+
+    return {_command_name(name): name for name in models.__all__ if name[0].isupper() and name != "Model"}
+
+
+def _model_class(name: str) -> Any:
+    from seqdyn import models
+
+    names = _model_names()
+    if name not in names and name not in names.values():
+        raise ValueError(f"there is no model {name!r}; models are {', '.join(names)}.")
+    return getattr(models, names.get(name, name))
+
+
+def _list_models(argv: Sequence[str]) -> None:
+    names = ", ".join(_model_names())
+    if not {"-h", "--help"} & set(argv):
+        raise ValueError(f"name a model and a file: seqdyn fit MODEL DATA -o RUN; models are {names}.")
+    _say(
+        "usage: seqdyn fit MODEL DATA -o RUN [--OPTION VALUE ...]",
+        f"models: {names}",
+        "seqdyn fit MODEL --help lists the options of a model.",
+    )
+
+
+def _fit_options(cls: Any) -> Options:
+    options = Options(f"seqdyn fit {_command_name(cls.__name__)}", ["model", "data"], summary(cls))
+    options.add("model", str, "name of the model")
+    options.add("data", str, "file, or name of a data set (seqdyn datasets lists them)", required=True)
+    options.add("output", str, "folder of the run", required=True, aliases=("-o", "--run"))
+    options.add("holdout", int, "steps at the end that are not trained on, for seqdyn evaluate", default=0)
+    _add_reading(options)
+    options.group(cls.__name__)
+    options.add_signature(cls, optional=("num_features", "num_series"))
+    options.group("training")
+    options.add_signature(cls.fit, skip=("data", "run_dir"))
+    if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(cls.fit).parameters.values()):
+        options.add(
+            "trainer_options", dict[str, Any], "more options of the trainer, such as '{accelerator: cpu}'"
+        )
+    return options
+
+
+def _add_reading(options: Options) -> None:
+    from seqdyn.data import read_sequences
+
+    options.group("reading the data")
+    options.add_signature(read_sequences, skip=("source",))
+
+
+def _run_options(verb: str, argv: Sequence[str], text: str) -> tuple[Options, Any]:
+    """Options of a command on a fitted model, and the model; ``None`` if only the general help is wanted."""
+    import seqdyn
+
+    run = peek(argv, "run")
+    if run is None and not {"-h", "--help"} & set(argv):
+        raise ValueError(f"name the folder of a run or model: seqdyn {verb} RUN.")
+    options = Options(f"seqdyn {verb}", ["run"], text)
+    options.add("run", str, "folder that seqdyn fit wrote, or a saved model", required=True)
+    return options, None if run is None else seqdyn.load(run)
+
+
+def _add_verb(options: Options, model: Any, verb: str) -> None:
+    """Add the options of a verb of the model."""
+    if model is None:
+        options.group(f"and the options of the model: seqdyn {verb} RUN --help")
+    elif not hasattr(model, verb):
+        raise ValueError(f"a {type(model).__name__} cannot {verb}.")
+    else:
+        options.group(type(model).__name__)
+        options.add_signature(getattr(model, verb), skip=("context",))
+
+
+def _passed(function: Callable[..., Any], values: Mapping[str, Any], options: Options) -> dict[str, Any]:
+    """Arguments for ``function``, with files read."""
+    passed = arguments(function, values)
+    return passed | {name: _read(passed[name], values) for name in options.files & passed.keys()}
+
+
+def _read(source: str, values: Mapping[str, Any]) -> xr.Dataset:
+    """Read a file, or load the data set of that name."""
+    from seqdyn import datasets
+    from seqdyn.data import read_sequences
+
+    if Path(source).exists():
+        return read_sequences(source, **arguments(read_sequences, values))
+    if source in datasets.names():
+        return datasets.load(source)
+    names = ", ".join(datasets.names())
+    raise ValueError(f"there is no file {source} and no data set of that name; data sets are {names}.")
+
+
+def _run_data(values: Mapping[str, Any]) -> xr.Dataset:
+    """The file named by ``--data``, read as the run's own was; else the data of the run."""
+    import yaml
+
+    run = Path(values["run"])
+    settings = run / SETTINGS
+    if "data" in values:
+        before = yaml.safe_load(settings.read_text(encoding="utf-8")) if settings.exists() else {}
+        return _read(values["data"], {**before, **values})
+    if not (run / DATA).exists():
+        raise ValueError(f"{run} holds a model but no {DATA}; name the data: --data FILE.")
+    return _read(str(run / DATA), {})
+
+
+def _sizes(data: xr.Dataset) -> dict[str, int]:
+    """Sizes that models ask for and data knows."""
+    from seqdyn.data.schema import COVARIATE, FEATURE, SERIES
+
+    sizes = {"num_features": FEATURE, "num_series": SERIES, "num_covariates": COVARIATE}
+    return {name: data.sizes.get(dim, 0) for name, dim in sizes.items()}
+
+
+def _without_last(data: xr.Dataset, steps: int) -> xr.Dataset:
+    from seqdyn.data.schema import TIME
+
+    if not 0 <= steps < data.sizes[TIME]:
+        raise ValueError(f"--holdout is {steps}, but the data has {data.sizes[TIME]} steps.")
+    return data.isel({TIME: slice(0, data.sizes[TIME] - steps)})
+
+
+# What the user sees ----------------------------------------------------------------------------------------
+
+
+def _say(*lines: str) -> None:
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+def _path(values: Mapping[str, Any], name: str, kinds: Sequence[str]) -> Path | None:
+    path = Path(values[name]) if name in values else None
+    check_file(path, kinds)
+    return path
+
+
+def _written(*paths: Path | None) -> list[str]:
+    return [f"written: {path}" for path in paths if path is not None]
+
+
+def _sizes_of(data: xr.Dataset, what: str) -> str:
+    from seqdyn.data.schema import TARGET
+
+    return f"{what}: " + " × ".join(f"{size} {dim}" for dim, size in data[TARGET].sizes.items())
+
+
+def _score_table(scores: xr.Dataset) -> list[str]:
+    """Pooled scores, one a line."""
+    rows = {name: value for name, value in scores.attrs.items() if isinstance(value, float)}
+    width = max(map(len, rows))
+    about = ", ".join(f"{name} {value}" for name, value in scores.attrs.items() if name not in rows)
+    return [about, *(f"{name:{width}}  {value:.4g}" for name, value in rows.items())]
