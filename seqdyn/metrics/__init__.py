@@ -1,0 +1,25 @@
+"""Scores of forecasts, and :func:`evaluate` for rolling windows."""
+
+from __future__ import annotations
+
+from seqdyn._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "Forecaster": "backtest",
+        "coverage": "forecast",
+        "coverage_curve": "forecast",
+        "crps": "forecast",
+        "crps_sample": "forecast",
+        "energy_score": "forecast",
+        "evaluate": "backtest",
+        "interval_width": "forecast",
+        "mase": "forecast",
+        "nd": "forecast",
+        "nrmse": "forecast",
+        "pit": "forecast",
+        "pool": "pooling",
+        "quantile_loss": "forecast",
+    },
+)

@@ -1,0 +1,279 @@
+"""Rolling evaluation: forecast the last windows of a panel, each from everything before it, and score
+them."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import xarray as xr
+
+from seqdyn.data.schema import (
+    COVARIATES,
+    OBSERVED,
+    SERIES,
+    TARGET,
+    TIME,
+    WINDOW,
+    check_sequences,
+    observed_mask,
+)
+from seqdyn.metrics.pooling import SUMS, pool, score_window
+
+__all__ = ["Forecaster", "evaluate"]
+
+
+@runtime_checkable
+class Forecaster(Protocol):
+    """Anything that forecasts: a model of this package, a baseline, or an object of the caller."""
+
+    def forecast(self, context: xr.Dataset, *, num_samples: int, seed: int | None) -> xr.Dataset:
+        """Return ``target (sample, series, time, feature)``, continuing the times of ``context``."""
+        ...
+
+
+def evaluate(
+    model: Forecaster,
+    data: xr.Dataset,
+    *,
+    num_windows: int,
+    num_samples: int = 100,
+    seed: int | None = None,
+    prediction_length: int | None = None,
+    keep_forecasts: bool = False,
+    progress: bool = True,
+    **forecast_options: Any,
+) -> xr.Dataset:
+    """Score rolling forecasts of the last ``num_windows · prediction_length`` steps of ``data``.
+
+    Each window starts ``prediction_length`` steps after the one before, the last ends with the data, and each
+    is forecast from everything before it. The model is never fitted here. Series are scored where they are
+    observed; one that is unobserved in a whole window counts nothing there.
+
+    Args:
+        model: Has ``forecast(context, *, num_samples, seed)``; its ``prediction_length``, or that of its
+            ``hparams``, is the window length. If its ``forecast`` takes ``future_covariates`` and ``data``
+            has ``covariates``, those of the window are passed on.
+        data: Sequences ``target (series, time, feature)`` with the truth of all windows.
+        num_windows: Number of windows.
+        num_samples: Sample paths per forecast.
+        seed: Seed of all draws, at least 0. A window's own seed is derived from it and from the window's
+            distance to the end, so that the last windows of a longer evaluation score the same.
+        prediction_length: Steps per window P: needed if the model states none, otherwise at most the model's
+            own, of whose forecast the first P steps are scored.
+        keep_forecasts: Also return ``forecast (sample, series, time, feature)``, the windows one after the
+            other, which :mod:`seqdyn.metrics` and :mod:`seqdyn.plot` accept.
+        progress: Show a progress bar over windows.
+        **forecast_options: Passed to ``model.forecast``.
+
+    Returns:
+        Sums over the observed cells of each series and window: ``quantile_loss (series, window, quantile)``,
+        ``abs_target``, ``num_observed``, ``abs_error``, ``squared_error``, ``crps_sample (series, window)``,
+        ``covered`` and ``interval_width (series, window, level)``; scores ``energy_score (series, window)``
+        and ``pit (series, time, feature)``; coordinates ``start`` and ``end (window)``, first and last time
+        of each window. ``attrs`` say what was evaluated and hold the scores of :func:`seqdyn.metrics.pool`
+        over everything, in which ratios are formed after summing: ``crps``, ``nd``, ``nrmse``,
+        ``crps_sample``, ``energy_score``, ``coverage_50``, ``coverage_80``, ``coverage_90`` and
+        ``interval_width_80``. A pooled score whose denominator is zero is NaN.
+
+    Raises:
+        TypeError: If the model cannot forecast.
+        ValueError: If the data are too short, the window length is unknown or longer than the model's, a
+            forecast does not cover its window, a series observed in a window has no past, or nothing is
+            observed in any.
+
+    Warns:
+        UserWarning: If the model was trained on data from the first window or later.
+    """
+    plan = _plan(model, data, num_windows, prediction_length, forecast_options)
+    _warn_if_trained_on(model, data, plan.first)
+    observed = observed_mask(data)
+    if not observed[:, plan.first :].any():
+        raise ValueError(
+            f"no value is observed in the {num_windows} windows from {data[TIME].values[plan.first]} on, so "
+            "there is nothing to score; cut the data at the last observed step with "
+            "data.sel(time=slice(None, STAMP))."
+        )
+    windows = []
+    for index in _progress(num_windows, progress):
+        steps = plan.steps(index)
+        past = _with_past(data, observed, steps)
+        part = data if past.all() else data.isel({SERIES: past})
+        window_seed = _window_seed(seed, num_windows - 1 - index)
+        forecast = _forecast(model, part, steps, plan, num_samples, window_seed)
+        truth = part[[name for name in (TARGET, OBSERVED) if name in part]].isel({TIME: steps})
+        windows.append(score_window(forecast, truth, seed=window_seed or 0, keep=keep_forecasts))
+    scores = _assemble(windows, data, plan)
+    facts = {"model": type(model).__name__, "num_samples": num_samples, "num_windows": num_windows}
+    scores.attrs = {**facts, "prediction_length": plan.length, **({} if seed is None else {"seed": seed})}
+    scores.attrs |= _pooled(scores)
+    return _with_units(scores, data[TARGET].attrs.get("units"))
+
+
+class _Plan(NamedTuple):
+    """The windows of one evaluation and how the model is asked for them."""
+
+    length: int
+    first: int
+    options: dict[str, Any]
+    takes_covariates: bool
+
+    def steps(self, index: int) -> slice:
+        start = self.first + index * self.length
+        return slice(start, start + self.length)
+
+
+def _plan(
+    model: Forecaster,
+    data: xr.Dataset,
+    num_windows: int,
+    prediction_length: int | None,
+    options: dict[str, Any],
+) -> _Plan:
+    if not isinstance(model, Forecaster):
+        raise TypeError(
+            f"{type(model).__name__} has no method 'forecast', so it cannot be evaluated; "
+            "pass a model with forecast(context, *, num_samples, seed)."
+        )
+    check_sequences(data)
+    if num_windows < 1:
+        raise ValueError(
+            f"num_windows must be at least 1, got {num_windows}; pass num_windows=1 for the last window."
+        )
+    parameters = inspect.signature(model.forecast).parameters
+    length = _window_length(model, prediction_length)
+    if prediction_length is not None and "prediction_length" in parameters:
+        options = {"prediction_length": prediction_length, **options}
+    first = data.sizes[TIME] - num_windows * length
+    if first < 1:
+        possible = (data.sizes[TIME] - 1) // length
+        raise ValueError(
+            f"{num_windows} windows of {length} steps need more than {num_windows * length} steps, but the "
+            f"data have {data.sizes[TIME]}; "
+            + (f"use num_windows={possible}." if possible else "give a longer stretch of data.")
+        )
+    return _Plan(length, first, options, COVARIATES in data and "future_covariates" in parameters)
+
+
+def _window_length(model: object, prediction_length: int | None) -> int:
+    own = getattr(model, "prediction_length", None)
+    own = own if own is not None else getattr(getattr(model, "hparams", None), "prediction_length", None)
+    length = own if prediction_length is None else prediction_length
+    if length is None:
+        raise ValueError(
+            f"{type(model).__name__} states no prediction_length, so the length of a window is unknown; "
+            "pass it: evaluate(model, data, prediction_length=24, ...)."
+        )
+    if length < 1 or (own is not None and length > own):
+        limit = "at least 1" if own is None else f"between 1 and {own}, the model's own"
+        raise ValueError(
+            f"prediction_length must be {limit}, got {length}; leave it out to use the model's own."
+        )
+    return int(length)
+
+
+def _warn_if_trained_on(model: object, data: xr.Dataset, first: int) -> None:
+    trained_to = (getattr(model, "data_info", None) or {}).get("time_end")
+    start = data[TIME].values[first]
+    if trained_to is None or isinstance(trained_to, str) != (start.dtype.kind == "M"):
+        return  # unknown, or another kind of clock
+    if (np.datetime64(trained_to) if isinstance(trained_to, str) else trained_to) >= start:
+        warnings.warn(
+            f"the model was trained on data up to {trained_to}, but the first window starts at {start}: "
+            "scores of windows it has seen are too good. Train on "
+            "data.isel(time=slice(0, -num_windows * prediction_length)).",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _progress(num_windows: int, show: bool) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(range(num_windows), desc="evaluate", unit="window", disable=not show, leave=False)
+
+
+def _window_seed(seed: int | None, windows_after: int) -> int | None:
+    if seed is None:
+        return None
+    if seed < 0:
+        raise ValueError(
+            f"seed must be at least 0, got {seed}; pass seed=0, or seed=None for the ambient stream."
+        )
+    # 62 bits: every generator and a netCDF attribute hold it.
+    return int(np.random.SeedSequence([seed, windows_after]).generate_state(1, np.uint64)[0]) >> 2
+
+
+def _with_past(data: xr.Dataset, observed: np.ndarray, steps: slice) -> np.ndarray:
+    """Return which series can be forecast, (M,); refuse one that is observed in the window only."""
+    past = np.asarray(observed[:, : steps.start].any(axis=(1, 2)))
+    lost = observed[:, steps].any(axis=(1, 2)) & ~past
+    if lost.any():
+        label = data[SERIES].values.tolist()[int(lost.argmax())]
+        raise ValueError(
+            f"{lost.sum()} series with observed values in the window starting at "
+            f"{data[TIME].values[steps.start]} have none before it, the first is {label!r}; "
+            f"use fewer windows or leave it out with data.drop_sel(series=[{label!r}])."
+        )
+    return past
+
+
+def _forecast(
+    model: Forecaster, data: xr.Dataset, steps: slice, plan: _Plan, num_samples: int, seed: int | None
+) -> xr.DataArray:
+    extra = {"future_covariates": data[COVARIATES].isel({TIME: steps})} if plan.takes_covariates else {}
+    context = data.isel({TIME: slice(0, steps.start)})
+    forecast = model.forecast(context, num_samples=num_samples, seed=seed, **plan.options, **extra)[TARGET]
+    if forecast.sizes[TIME] < plan.length:
+        raise ValueError(
+            f"the forecast for the window starting at {data[TIME].values[steps.start]} has "
+            f"{forecast.sizes[TIME]} steps, but a window has {plan.length}; "
+            f"pass prediction_length={forecast.sizes[TIME]}."
+        )
+    return forecast.isel({TIME: slice(0, plan.length)})
+
+
+def _assemble(windows: list[xr.Dataset], data: xr.Dataset, plan: _Plan) -> xr.Dataset:
+    """Put the windows side by side; a series without past in one has zero sums and NaN scores there."""
+    fill = {**dict.fromkeys(SUMS, 0), "energy_score": np.nan, "pit": np.nan, "forecast": np.nan}
+    fill = {name: value for name, value in fill.items() if name in windows[0]}
+    windows = [window.reindex({SERIES: data[SERIES].values}, fill_value=fill) for window in windows]
+    per_window = [*SUMS, "energy_score"]
+    sums = xr.concat([window[per_window] for window in windows], WINDOW, join="exact")
+    cells = xr.concat(
+        [window[[name for name in ("pit", "forecast") if name in window]] for window in windows],
+        TIME,
+        join="exact",
+    )
+    starts = [plan.steps(index).start for index in range(len(windows))]
+    times = data[TIME].values
+    scores = sums.transpose(SERIES, WINDOW, ...).merge(cells)
+    return scores.assign_coords(
+        {
+            WINDOW: np.arange(len(windows)),
+            "start": (WINDOW, times[starts]),
+            "end": (WINDOW, times[[start + plan.length - 1 for start in starts]]),
+        }
+    )
+
+
+def _pooled(scores: xr.Dataset) -> dict[str, float]:
+    pooled = pool(scores)
+    attrs = {name: float(pooled[name]) for name in ("crps", "nd", "nrmse", "crps_sample", "energy_score")}
+    for level in (0.5, 0.8, 0.9):
+        attrs[f"coverage_{100 * level:.0f}"] = float(pooled["coverage"].sel(level=level))
+    return {**attrs, "interval_width_80": float(pooled["interval_width"].sel(level=0.8))}
+
+
+def _with_units(scores: xr.Dataset, units: str | None) -> xr.Dataset:
+    for name, (what, has_units) in SUMS.items():
+        scores[name].attrs["long_name"] = f"sum of {what}"
+        if units is not None and has_units:
+            scores[name].attrs["units"] = units
+    if units is not None:
+        scores.attrs["units"] = units
+        for name in {"energy_score", "forecast"} & set(scores):
+            scores[name].attrs["units"] = units
+    return scores
