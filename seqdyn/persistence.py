@@ -10,6 +10,7 @@ process that dies between the two renames leaves that copy, which :func:`read_fo
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -18,9 +19,9 @@ import os
 import platform
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import safetensors
@@ -36,6 +37,7 @@ __all__ = [
     "read_folder",
     "read_signed_json",
     "remove_leftovers",
+    "replacing",
     "versions",
     "write_file",
     "write_folder",
@@ -78,12 +80,14 @@ def plain_data(value: Any, name: str) -> Any:
     """
     if isinstance(value, np.generic):
         value = value.item()
-    if value is None or isinstance(value, bool | int | str):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, int | str):
+        return int(value) if isinstance(value, int) else str(value)  # of subclasses such as enums the value
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"{name} is {value}, which a model cannot save; pass a finite number or None.")
-        return value
+        return float(value)
     if isinstance(value, list | tuple):
         parts = [plain_data(part, f"{name}[{i}]") for i, part in enumerate(value)]
         return tuple(parts) if isinstance(value, tuple) else parts
@@ -111,7 +115,7 @@ def versions() -> dict[str, str]:
     return {
         "seqdyn": __version__,
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "numpy": np.__version__,
     }
 
@@ -119,18 +123,25 @@ def versions() -> dict[str, str]:
 # Files ---------------------------------------------------------------------------------------------------------------
 
 
-def write_file(path: Path, data: bytes | str) -> None:
-    """Write a small file whole or not at all: temporary sibling, fsync, rename."""
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new file that takes the place of ``path`` once the block has ended without error, whole or not at all."""
     temporary = _temporary(path)
     try:
-        with open(temporary, "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
+        with open(temporary, "w+b") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
+
+
+def write_file(path: Path, data: bytes | str) -> None:
+    """Write a small file whole or not at all."""
+    with replacing(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
 
 
 def write_signed_json(path: Path, content: dict[str, Any]) -> None:

@@ -5,27 +5,22 @@ from __future__ import annotations
 import abc
 import copy
 import inspect
-import logging
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 import pytorch_lightning as pl
-import torch
 from torch import Tensor
 
-from seqdyn.data.schema import describe
 from seqdyn.persistence import Record, plain_data, read_folder, write_folder
 from seqdyn.rng import fork_rng
-from seqdyn.train.history import history_from_json, history_to_json
-from seqdyn.train.trainer import run_trainer
+from seqdyn.train.fit import fit_model
+from seqdyn.train.history import History, history_from_json, history_to_json
 
 if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["Model"]
-
-logger = logging.getLogger("seqdyn")
 
 
 class Model(pl.LightningModule, abc.ABC):
@@ -45,7 +40,7 @@ class Model(pl.LightningModule, abc.ABC):
     data_info: dict[str, Any] | None = None
     gradient_clip_val: float | None = None
     _handed_in: Mapping[str, Any] = {}
-    losses: Mapping[str, Tensor] = {}  # of the latest step, for the callbacks that record and guard them
+    latest_losses: Mapping[str, Tensor] = {}  # of the latest step, for the callbacks that record and guard them
 
     @abc.abstractmethod
     def datamodule(self, data: xr.Dataset, val: xr.Dataset | None = None) -> pl.LightningDataModule:
@@ -66,8 +61,8 @@ class Model(pl.LightningModule, abc.ABC):
             TypeError: If an argument is not plain data.
             ValueError: If a number is NaN or infinite.
         """
-        frame = kwargs.setdefault("frame", inspect.currentframe().f_back)  # type: ignore[union-attr]
-        super().save_hyperparameters(*args, logger=kwargs.pop("logger", False), **kwargs)
+        frame = inspect.currentframe().f_back  # type: ignore[union-attr]  # the constructor's, whose locals are saved
+        super().save_hyperparameters(*args, **{"frame": frame, "logger": False, **kwargs})
         for name, value in self.hparams.items():
             self.hparams[name] = plain_data(value, name)
         others = [name for name in inspect.signature(type(self).__init__).parameters if name not in self.hparams]
@@ -85,10 +80,11 @@ class Model(pl.LightningModule, abc.ABC):
             return self._log("val", batch, self.loss(batch))
 
     def _log(self, stage: str, batch: Mapping[str, Tensor], losses: Mapping[str, Tensor]) -> Tensor:
-        """Log the parts as ``train_*`` or ``val_*``, keep them for the callbacks, return the loss."""
-        self.losses = {name: value.detach() for name, value in losses.items()}
-        named = {f"{stage}_{name}": value for name, value in self.losses.items()}
-        self.log_dict(named, on_step=False, on_epoch=True, batch_size=len(next(iter(batch.values()))))
+        """Keep the parts for the callbacks, log them as ``train_*`` or ``val_*``, return the loss."""
+        self.latest_losses = {name: value.detach() for name, value in losses.items()}
+        if not any(isinstance(callback, History) for callback in self.trainer.callbacks):  # which logs their means
+            named = {f"{stage}_{name}": value for name, value in self.latest_losses.items()}
+            self.log_dict(named, on_step=False, on_epoch=True, batch_size=len(next(iter(batch.values()))))
         return losses["loss"]
 
     def fit(
@@ -131,14 +127,12 @@ class Model(pl.LightningModule, abc.ABC):
             ValueError: If the data does not fit the model, or ``run_dir`` cannot be used or resumed.
             NonFiniteError: If a loss or a gradient leaves the finite numbers.
         """
+        if isinstance(data, pl.LightningDataModule) and val is not None:
+            raise ValueError("a DataModule brings its own validation data; leave val= out.")
         with fork_rng(seed):
-            if not isinstance(data, pl.LightningDataModule):
-                data = self.datamodule(data, val)
-            elif val is not None:
-                raise ValueError("val= goes with a Dataset; a DataModule brings its own validation data: leave val out.")
-            self.history = run_trainer(
+            fit_model(
                 self,
-                data,
+                data if isinstance(data, pl.LightningDataModule) else self.datamodule(data, val),
                 max_epochs=max_epochs,
                 seed=seed,
                 run_dir=run_dir,
@@ -148,6 +142,11 @@ class Model(pl.LightningModule, abc.ABC):
                 **trainer_options,
             )
         return self
+
+    @property
+    def was_trained(self) -> bool:
+        """Whether a fit, here or by a trainer of your own, has set the weights."""
+        return self.history is not None or self._trainer is not None
 
     def reinitialize(self) -> None:
         """Draw all parameters anew, as the constructor does; modules handed in by the user keep theirs."""
@@ -180,12 +179,17 @@ class Model(pl.LightningModule, abc.ABC):
         try:
             with fork_rng(0):
                 model = cls(**record.hyperparameters, **modules)
-            model.load_state_dict(record.tensors)
+            model.restore(record)
         except (TypeError, RuntimeError) as error:
             raise ValueError(
                 f"{path} does not fit {cls.__name__} of this version of seqdyn ({error}); if the model was built with "
                 f"networks of your own, hand them in again: {cls.__name__}.load(path, NAME=network)."
             ) from error
-        model.data_info = record.info.get("data_info")
-        model.history = history_from_json(record.info.get("history"))
-        return model.eval()
+        return model
+
+    def restore(self, record: Record) -> None:
+        """Take weights, history and description of the data from a record; leaves the model in eval mode."""
+        self.load_state_dict(record.tensors)
+        self.data_info = record.info.get("data_info")
+        self.history = history_from_json(record.info.get("history"))
+        self.eval()

@@ -1,0 +1,91 @@
+"""A fit from beginning to end: what was understood, the run's folder, training, where things are."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import pytorch_lightning as pl
+
+from seqdyn.persistence import read_folder
+from seqdyn.train.run import Run, describe_data, summarize_data
+from seqdyn.train.trainer import run_trainer
+
+__all__ = ["fit_model"]
+
+logger = logging.getLogger("seqdyn")
+
+
+def fit_model(
+    model: Any,
+    datamodule: pl.LightningDataModule,
+    *,
+    max_epochs: int,
+    seed: int | None,
+    run_dir: str | os.PathLike[str] | None,
+    resume: bool,
+    checkpoint_every: int | None,
+    ema_decay: float | None,
+    **trainer_options: Any,
+) -> None:
+    """Fit a model in place; the arguments are those of :meth:`seqdyn.models.base.Model.fit`.
+
+    The caller has entered ``fork_rng(seed)``.
+
+    Raises:
+        ValueError: If an argument is out of range, or ``run_dir`` cannot be used or resumed.
+        NonFiniteError: If a loss or a gradient leaves the finite numbers.
+    """
+    _check_arguments(max_epochs, run_dir, resume, checkpoint_every)
+    run = None
+    if run_dir is not None:
+        asked = {"max_epochs": max_epochs, "seed": seed, "ema_decay": ema_decay, **trainer_options}
+        run = Run(run_dir, model, datamodule, fit=asked, resume=resume)
+        if run.finished:
+            model.restore(read_folder(run.model_path))
+            logger.info("the run in %s is complete; its model is returned as it is.", run.folder)
+            return
+    start = _start(model, seed, run)
+    count = sum(p.numel() for p in model.parameters())
+    logger.info("%s, %s parameters, %s\n%s", type(model).__name__, f"{count:,}", start, summarize_data(datamodule))
+    if run is not None:
+        run.begin()
+    history = run_trainer(
+        model,
+        datamodule,
+        max_epochs=max_epochs,
+        run=run,
+        checkpoint_every=checkpoint_every,
+        ema_decay=ema_decay,
+        **trainer_options,
+    )
+    model.history, model.data_info = history, describe_data(datamodule)
+    seconds = float(history["seconds"].sum()) if "seconds" in history else 0.0
+    where = ""
+    if run is not None:
+        run.finish(model)
+        where = f"; model in {run.model_path}, history beside it"
+    logger.info("fitted in %.3g s, weights of %s%s", seconds, history.attrs["weights"], where)
+
+
+def _check_arguments(max_epochs: int, run_dir: Any, resume: bool, checkpoint_every: int | None) -> None:
+    if max_epochs < 1 and max_epochs != -1:
+        raise ValueError(f"max_epochs must be at least 1, got {max_epochs}; -1 goes on until max_time= or max_steps=.")
+    if run_dir is None and (resume or checkpoint_every is not None):
+        name = "resume=True" if resume else f"checkpoint_every={checkpoint_every}"
+        raise ValueError(f"{name} needs a folder for checkpoints: fit(..., run_dir='runs/first').")
+    if checkpoint_every is not None and checkpoint_every < 1:
+        raise ValueError(f"checkpoint_every must be at least 1 batch, got {checkpoint_every}; None writes one an epoch.")
+
+
+def _start(model: Any, seed: int | None, run: Run | None) -> str:
+    """Settle the weights a fit begins with, and say what was done."""
+    fresh = not model.was_trained
+    if fresh and seed is not None:
+        model.reinitialize()
+    if run is not None and run.checkpoint is not None:
+        return f"going on with the run in {run.folder}"
+    if fresh:
+        return "weights as constructed" if seed is None else f"initialised with seed {seed}"
+    return "already fitted: going on from its weights"
