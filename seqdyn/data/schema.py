@@ -330,7 +330,8 @@ def _check_symbols(data: xr.Dataset) -> None:
     symbol = data[SYMBOL]
     if symbol.dtype.kind not in "iu" or bool((symbol < 0).any()):
         raise ValueError(
-            f"'symbol' must hold integers from 0, got {symbol.dtype}, minimum {plain(symbol.values.min())!r}; "
+            f"'symbol' must hold integers from 0, got {symbol.dtype}, minimum "
+            f"{plain(symbol.values.min())!r}; "
             "number them with np.unique(values, return_inverse=True)."
         )
 

@@ -49,7 +49,8 @@ def read_stamps(column: pd.Series, *, date_format: str | None = None) -> Stamps:
     if missing.any():
         raise ValueError(
             f"the time column {name!r} is empty in row {int(missing.argmax())} ({int(missing.sum())} such "
-            f"rows, the first row is 0); drop them with frame.dropna(subset=[{name!r}]) or fill in the stamps."
+            f"rows, the first row is 0); drop them with frame.dropna(subset=[{name!r}]) or fill in the "
+            "stamps."
         )
     if isinstance(column.dtype, pd.PeriodDtype):
         return Stamps(as_stamps(column.dt.to_timestamp().to_numpy()))
@@ -107,7 +108,8 @@ def localize(stamps: pd.DatetimeIndex, timezone: str, groups: np.ndarray) -> pd.
             row = int(rows[(size == 1).argmax()])
             raise ValueError(
                 f"row {row} holds {stamps[row]}, which occurs twice in {timezone} (clocks go back) but only "
-                "once in its series, so that its hour is unknown; give UTC stamps or stamps with an offset such as "
+                "once in its series, so that its hour is unknown; give UTC stamps or stamps with an offset "
+                "such as "
                 f"'{stamps[row]}+01:00', or drop that row."
             )
         steps = np.sign(np.diff(stamps.asi8))
@@ -212,7 +214,7 @@ def _read_date_objects(column: pd.Series, codes: np.ndarray, distinct: pd.Index)
 def _parse_texts(
     texts: pd.Index, rows: np.ndarray, name: str, date_format: str | None
 ) -> tuple[pd.DatetimeIndex, str | None]:
-    """Stamps of distinct texts (UTC if they carry offsets) and a note; ``rows`` is where each first stands."""
+    """Stamps of distinct texts (UTC if they carry offsets) and a note; ``rows`` says where each is."""
     series = pd.Series(texts.astype(str))
     parsed = _parse_iso(series) if date_format is None else _parse(series, date_format)
     if not parsed.isna().any():

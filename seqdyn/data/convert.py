@@ -1,0 +1,240 @@
+"""Arrays, tables and files to datasets and back."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from seqdyn.data.arrays import from_numpy
+from seqdyn.data.checks import plain
+from seqdyn.data.names import COVARIATES, FEATURE, PARTICLE, SAMPLE, SERIES, TARGET, TIME, X
+from seqdyn.data.schema import check_snapshots, future_times, observed_mask
+from seqdyn.data.tables import from_pandas
+
+__all__ = ["forecast_dataset", "from_numpy", "from_pandas", "stack_snapshots", "to_netcdf", "to_pandas"]
+
+_CHECKED = {"fletcher32": True}
+
+
+def stack_snapshots(
+    source: xr.Dataset | np.ndarray | Sequence[Any],
+    *,
+    times: Sequence[float] | np.ndarray | None = None,
+    features: Sequence[str] | None = None,
+    units: str | None = None,
+) -> xr.Dataset:
+    """Snapshot dataset in long format from a grid, or from one array per time.
+
+    Args:
+        source: Dataset with ``x`` over ``time``, ``particle`` and ``feature``, an array (I, N, C), or I
+            arrays (N_i, C). Particles that are NaN throughout are padding and are left out.
+        times: I snapshot times; default those of the Dataset.
+        features: C names.
+        units: Unit of ``x``.
+
+    Returns:
+        ``x (particle, feature)`` with the coordinates ``time (particle)`` and ``feature``.
+
+    Raises:
+        ValueError: If shapes and times disagree, or the result violates the schema.
+    """
+    if isinstance(source, xr.Dataset):
+        grid = _snapshot_grid(source)
+        times = grid[TIME].values if times is None else times
+        if features is None and FEATURE in grid.coords:
+            features = grid[FEATURE].values.tolist()
+        units = units or grid.attrs.get("units")
+        source = grid.values
+    clouds = [np.asarray(cloud, dtype=np.result_type(cloud, np.float32)) for cloud in source]
+    clouds = [cloud[:, None] if cloud.ndim == 1 else cloud for cloud in clouds]
+    widths = {cloud.shape[-1] for cloud in clouds}
+    if not clouds or any(cloud.ndim != 2 for cloud in clouds) or len(widths) > 1:
+        raise ValueError(
+            "snapshots must be arrays (particle, feature) of one width, got shapes "
+            f"{[c.shape for c in clouds][:5]}; "
+            "select common features first."
+        )
+    if times is None or len(times) != len(clouds):
+        found = "none" if times is None else f"{len(times)}"
+        raise ValueError(
+            f"there are {len(clouds)} snapshots but {found} times; pass times=[...] with one number per "
+            "snapshot."
+        )
+    padding = [np.isnan(cloud).all(axis=1) for cloud in clouds]
+    clouds = [cloud[~empty] for cloud, empty in zip(clouds, padding, strict=True)]
+    if any(len(cloud) == 0 for cloud in clouds):
+        i = next(i for i, cloud in enumerate(clouds) if len(cloud) == 0)
+        raise ValueError(f"snapshot {i} (time {plain(times[i])}) has no particle; leave it out of the list.")
+    size = widths.pop()
+    names = [f"x_{i}" for i in range(size)] if features is None else [str(name) for name in features]
+    if len(names) != size:
+        raise ValueError(f"features= has {len(names)} names but x has {size} columns; give {size} names.")
+    time = np.repeat(np.asarray(times), [len(cloud) for cloud in clouds])
+    attrs = {} if units is None else {"units": units}
+    data = xr.Dataset(
+        {X: ((PARTICLE, FEATURE), np.concatenate(clouds), attrs)},
+        {TIME: (PARTICLE, time), FEATURE: np.array(names, dtype=object)},
+    )
+    check_snapshots(data)
+    return data
+
+
+def forecast_dataset(
+    values: np.ndarray,
+    context: xr.Dataset,
+    *,
+    model: str,
+    seed: int | None,
+    attrs: Mapping[str, Any] | None = None,
+) -> xr.Dataset:
+    """Draws (S, M, P, C) of the steps after ``context`` as a forecast dataset.
+
+    Args:
+        values: Draws in the units of ``context``.
+        context: Sequence dataset that the forecast continues.
+        model: Name of the model.
+        seed: Seed of the draws.
+        attrs: Further attributes.
+
+    Returns:
+        ``target (sample, series, time, feature)``; attrs ``model``, ``seqdyn_version`` and, unless None,
+        ``seed``.
+    """
+    from seqdyn import __version__
+
+    target = context[TARGET]
+    coords = {
+        SAMPLE: np.arange(values.shape[0]),
+        SERIES: target[SERIES],
+        TIME: (TIME, future_times(context, values.shape[2]), dict(context[TIME].attrs)),
+        FEATURE: target[FEATURE],
+    }
+    facts = {"model": model, "seqdyn_version": __version__, **({} if seed is None else {"seed": seed})}
+    return xr.Dataset(
+        {TARGET: ((SAMPLE, SERIES, TIME, FEATURE), values, dict(target.attrs))},
+        {
+            name: coord.variable if isinstance(coord, xr.DataArray) else coord
+            for name, coord in coords.items()
+        },
+        {**facts, **(attrs or {})},
+    )
+
+
+def to_pandas(data: xr.Dataset, *, padding: bool = False) -> pd.DataFrame:
+    """Long table of a sequence or forecast dataset: ``series``, ``time``, one column per feature.
+
+    Times are in the zone of the data if they name one. Missing values are NaN.
+
+    Args:
+        data: Sequences (with their covariates), or draws or quantiles, whose further dims become columns.
+        padding: Keep also the rows before a series begins and after it ends.
+
+    Returns:
+        The table, in the order of the dataset.
+    """
+    target = data[TARGET]
+    is_sequence = set(target.dims) == {SERIES, TIME, FEATURE}
+    array = target.transpose(..., FEATURE)
+    rows = pd.MultiIndex.from_product([array[dim].to_index() for dim in array.dims[:-1]])
+    values = array.values.reshape(len(rows), -1)
+    keep = np.ones(len(rows), dtype=bool)
+    if is_sequence:
+        mask = observed_mask(data.transpose(SERIES, TIME, ...))
+        values = np.where(mask.reshape(values.shape), values, np.nan)
+        if not padding and COVARIATES not in data:
+            steps = mask.any(axis=2)
+            begun = np.logical_or.accumulate(steps, axis=1)
+            to_come = np.logical_or.accumulate(steps[:, ::-1], axis=1)[:, ::-1]
+            keep = (begun & to_come).ravel()
+    frame = pd.DataFrame(dict(zip(array[FEATURE].values.tolist(), values.T, strict=True)))
+    if is_sequence and COVARIATES in data:
+        extra = data[COVARIATES].transpose(SERIES, TIME, ...)
+        for i, name in enumerate(extra[extra.dims[-1]].values.tolist()):
+            frame[name] = extra.values[..., i].ravel()
+    for position, dim in enumerate(array.dims[:-1]):
+        frame.insert(position, str(dim), rows.get_level_values(position))
+    zone = data[TIME].attrs.get("timezone")
+    if zone is not None:
+        frame[TIME] = frame[TIME].dt.tz_localize("UTC").dt.tz_convert(zone)
+    return frame[keep].reset_index(drop=True)
+
+
+def to_netcdf(data: xr.Dataset, path: str | os.PathLike[str]) -> None:
+    """Write a dataset to one NetCDF file: compressed, with checksums, and only ever whole.
+
+    The file is written beside its destination under a temporary name and then moved.
+
+    Args:
+        data: Any dataset of the schema.
+        path: Destination; an existing file is replaced.
+
+    Raises:
+        ValueError: If the folder does not exist.
+    """
+    destination = Path(path)
+    if not destination.parent.is_dir():
+        raise ValueError(f"the folder {str(destination.parent)!r} does not exist; make it first: mkdir -p.")
+    written, encoding = _for_netcdf(data)
+    temporary = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        written.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, destination)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _for_netcdf(data: xr.Dataset) -> tuple[xr.Dataset, dict[Any, dict[str, Any]]]:
+    """The dataset with attributes that NetCDF can hold, and an encoding with checksums for each variable."""
+    data = data.copy(deep=False)
+    data.attrs = _plain_attrs(data.attrs)
+    encoding: dict[Any, dict[str, Any]] = {}
+    for name, variable in data.variables.items():
+        variable.encoding = {}
+        data[name].attrs = _plain_attrs(variable.attrs)
+        if variable.ndim == 0 or variable.size == 0:
+            continue
+        if variable.dtype.kind in "OUT":
+            # Text of one width: strings of variable length can carry neither compression nor a checksum.
+            encoding[name] = {"dtype": "S1", **_CHECKED}
+        else:
+            encoding[name] = {"zlib": True, "complevel": 4, **_CHECKED}
+    return data, encoding
+
+
+def _plain_attrs(attrs: Mapping[Any, Any]) -> dict[str, Any]:
+    """Attributes as numbers, strings or arrays; None is left out, structures become JSON."""
+    kept: dict[str, Any] = {}
+    for name, value in attrs.items():
+        if value is None:
+            continue
+        if isinstance(value, bool | np.bool_):
+            value = int(value)
+        elif isinstance(value, dict | set) or (
+            isinstance(value, list | tuple) and not all(isinstance(v, int | float) for v in value)
+        ):
+            value = json.dumps(sorted(value) if isinstance(value, set) else value)
+        elif not isinstance(value, str | int | float | np.ndarray | np.number | list | tuple):
+            value = str(value)
+        kept[str(name)] = value
+    return kept
+
+
+def _snapshot_grid(data: xr.Dataset) -> xr.DataArray:
+    if X not in data or set(data[X].dims) != {TIME, PARTICLE, FEATURE}:
+        found = data[X].dims if X in data else sorted(map(str, data.data_vars))
+        raise ValueError(
+            f"a grid of snapshots needs 'x' with the dims 'time', 'particle' and 'feature', found {found}; "
+            "rename with "
+            "data.rename(OLD='NEW')."
+        )
+    return data[X].transpose(TIME, PARTICLE, FEATURE)

@@ -1,0 +1,185 @@
+"""The regular time grid under irregularly filled rows, and the Dataset built on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from pandas.tseries.frequencies import to_offset
+from pandas.tseries.offsets import BaseOffset
+
+from seqdyn.data.names import COVARIATE, COVARIATES, FEATURE, OBSERVED, SERIES, TARGET, TIME
+from seqdyn.data.stamps import clock_change_hint
+from seqdyn.data.times import infer_freq, normalize_freq, resolve_freq, time_grid, wall_clock
+
+__all__ = ["Grid", "build_sequences", "place_on_grid", "regular_grid"]
+
+
+class Grid(NamedTuple):
+    """Regular stamps: naive datetimes with a frequency and perhaps a time zone, or numbers without."""
+
+    values: pd.DatetimeIndex | np.ndarray
+    freq: str | None = None
+    timezone: str | None = None
+
+    @property
+    def attrs(self) -> dict[str, str]:
+        """Attributes of the coordinate ``time``."""
+        known = {"freq": self.freq, "timezone": self.timezone}
+        return {name: value for name, value in known.items() if value is not None}
+
+
+def regular_grid(
+    stamps: pd.DatetimeIndex | np.ndarray, freq: str | float | None = None, timezone: str | None = None
+) -> Grid:
+    """Grid from the first to the last stamp on which all of them lie.
+
+    Args:
+        stamps: Stamps in any order, repeats allowed; naive (UTC where ``timezone`` is given) or numbers.
+        freq: Frequency, or step of numeric stamps; inferred where None, which needs stamps without gaps.
+        timezone: Zone whose calendar counts days.
+
+    Raises:
+        ValueError: If the stamps are irregular without ``freq``, or miss the grid of ``freq``.
+    """
+    if isinstance(stamps, pd.DatetimeIndex):
+        distinct = stamps.unique().sort_values()
+        return _date_grid(distinct, freq, timezone)
+    return _number_grid(np.unique(stamps), freq)
+
+
+def place_on_grid(stamps: pd.DatetimeIndex | np.ndarray, grid: Grid) -> np.ndarray:
+    """Index of each stamp in the grid, (R,); every stamp is known to lie on it."""
+    if isinstance(stamps, pd.DatetimeIndex):
+        return np.searchsorted(grid.values.asi8, stamps.asi8)  # type: ignore[union-attr]
+    step = (grid.values[-1] - grid.values[0]) / max(len(grid.values) - 1, 1)
+    return np.rint((stamps - grid.values[0]) / (step or 1.0)).astype(np.int64)
+
+
+def build_sequences(
+    values: np.ndarray,
+    grid: Grid,
+    *,
+    series: Sequence[Any] | np.ndarray,
+    features: Sequence[Any],
+    units: str | None = None,
+    covariates: np.ndarray | None = None,
+    covariate_names: Sequence[str] = (),
+) -> xr.Dataset:
+    """Sequence dataset from an array (M, T, C) in which NaN means missing."""
+    dims = (SERIES, TIME, FEATURE)
+    variables: dict[str, Any] = {
+        TARGET: (dims, values, {} if units is None else {"units": units}),
+        OBSERVED: (dims, ~np.isnan(values)),
+    }
+    time = grid.values.to_numpy() if isinstance(grid.values, pd.DatetimeIndex) else grid.values
+    labels = np.asarray(series)
+    coords: dict[str, Any] = {
+        SERIES: labels.astype(np.int64) if labels.dtype.kind in "iu" else labels.astype(str).astype(object),
+        TIME: (TIME, time, grid.attrs),
+        FEATURE: np.array([str(name) for name in features], dtype=object),
+    }
+    if covariates is not None:
+        variables[COVARIATES] = ((SERIES, TIME, COVARIATE), covariates)
+        coords[COVARIATE] = np.array([str(name) for name in covariate_names], dtype=object)
+    return xr.Dataset(variables, coords)
+
+
+def _date_grid(distinct: pd.DatetimeIndex, freq: str | float | None, timezone: str | None) -> Grid:
+    if freq is not None and not isinstance(freq, str):
+        freq = normalize_freq(freq) if isinstance(freq, BaseOffset) else str(freq)
+    if freq is None:
+        found = infer_freq(distinct, timezone)
+        if found is None:
+            raise ValueError(_explain_irregular(distinct, timezone))
+        return Grid(distinct, found, timezone)
+    freq = resolve_freq(freq, wall_clock(distinct[:1], timezone)[0])
+    grid = time_grid(distinct[0], freq, end=distinct[-1], timezone=timezone)
+    off = ~distinct.isin(grid)
+    if off.any():
+        stamp = distinct[int(off.argmax())]
+        raise ValueError(
+            f"the stamp {stamp} does not lie on the grid of freq={freq!r} that starts at {distinct[0]} "
+            f"({int(off.sum())} such stamps); pass the finer freq= they share, or round the stamps, for "
+            "instance "
+            f"frame[time].dt.floor({freq!r}).{clock_change_hint(wall_clock(distinct[off], timezone))}"
+        )
+    return Grid(grid, freq, timezone)
+
+
+def _number_grid(distinct: np.ndarray, freq: str | float | None) -> Grid:
+    if isinstance(freq, str):
+        try:
+            freq = float(freq)
+        except ValueError as error:
+            raise ValueError(
+                f"freq={freq!r} needs dates but the time column holds numbers such as {distinct[0]}; pass "
+                "a number "
+                "as the step, freq=1, or date_format='s' if it is Unix time."
+            ) from error
+    steps = np.diff(distinct)
+    usual = float(np.median(steps)) if len(steps) else 1.0
+    step = usual if freq is None else float(freq)
+    if step <= 0:
+        raise ValueError(f"freq={freq!r} must be positive; pass the step between two time values.")
+    place = (distinct - distinct[0]) / step
+    # Float stamps such as 0.1, 0.2, 0.30000000000000004 are regular up to their rounding.
+    off = np.abs(place - np.rint(place)) > 1e-4 * np.maximum(1.0, place * 1e-6)
+    length = int(np.rint(place[-1])) + 1
+    if off.any():
+        value = distinct[int(off.argmax())]
+        raise ValueError(
+            f"the time {value:g} does not lie on the grid from {distinct[0]:g} in steps of {step:g} "
+            f"({int(off.sum())} such values); pass the step they share as freq=."
+        )
+    if freq is None and length != len(distinct):
+        i = int(np.argmax(np.abs(steps - step) > 1e-4 * step)) + 1
+        raise ValueError(
+            f"time stamps are irregular: mostly {step:g} apart, but {distinct[i - 1]:g} is followed by "
+            f"{distinct[i]:g}; pass freq={step:g} if that is a gap, which then counts as missing."
+        )
+    if len(distinct) == length:
+        return Grid(distinct)
+    whole = distinct.dtype.kind in "iu" and step.is_integer()
+    grid = distinct[0] + step * np.arange(length)
+    return Grid(grid.astype(np.int64) if whole else grid)
+
+
+def _explain_irregular(distinct: pd.DatetimeIndex, timezone: str | None) -> str:
+    if len(distinct) < 2:
+        return (
+            f"the only time stamp is {distinct[0]}, so that the frequency is unknown; pass freq='h' (yours)."
+        )
+    wall = wall_clock(distinct, timezone)
+    steps = np.diff(distinct.asi8)
+    sizes, counts = np.unique(steps, return_counts=True)
+    usual = int(sizes[counts.argmax()])
+    odd = int(np.argmax(steps != usual))
+    guess = _guess_freq(wall, usual)
+    return (
+        f"time stamps are irregular: {100 * counts.max() / len(steps):.0f} % are "
+        f"{pd.Timedelta(usual, unit='ns')} "
+        f"apart, but {distinct[odd]} is followed by {distinct[odd + 1]}; pass freq={guess!r} (your "
+        "frequency) if "
+        "that is a gap, which then counts as missing, or resample the data first."
+        f"{clock_change_hint(wall[:-1][steps == 2 * usual])}"
+    )
+
+
+def _guess_freq(wall: pd.DatetimeIndex, usual: int) -> str:
+    """The frequency on which irregular stamps most likely lie, as a suggestion."""
+    day = 86_400 * 10**9
+    if usual == day:
+        return "B" if (wall.weekday < 5).all() else "D"
+    if 28 * day <= usual <= 31 * day:
+        return resolve_freq("M", wall[0])
+    if 90 * day <= usual <= 92 * day:
+        return resolve_freq("Q", wall[0])
+    if 365 * day <= usual <= 366 * day:
+        return resolve_freq("Y", wall[0])
+    if usual == 7 * day:
+        return resolve_freq("W", wall[0])
+    return normalize_freq(to_offset(pd.Timedelta(usual, unit="ns")))
