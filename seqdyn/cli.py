@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             COMMANDS[argv[0]][0](argv[1:])
         except KeyboardInterrupt:
-            return _complain("interrupted", 130)
+            return _complain("interrupted; a fit goes on by the same command with --resume.", 130)
         except BrokenPipeError:  # the reader of our output, such as head, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except (
@@ -202,14 +202,17 @@ def _datasets(argv: Sequence[str]) -> None:
     values = options.parse(argv)
     output = _path(values, "output", TABLES)
     if "name" not in values:
-        return _say(*datasets.names())
-    from seqdyn.data import summary as describe
-
-    data = datasets.load(values["name"])
+        return _say(*(f"{name:20} {datasets.info(name).title}" for name in datasets.names()))
+    card = datasets.info(values["name"])
     if output is not None:
-        save(data, output)
-    _say(describe(data), *_written(output))
+        save(datasets.load(card.name), output)
+    facts = {name: getattr(card, name) for name in _CARD} | {"files": ", ".join(f.path for f in card.files)}
+    _say(
+        *(f"{name:18} {value}" for name, value in facts.items() if value not in (None, "")), *_written(output)
+    )
 
+
+_CARD = ("title", "kind", "freq", "units", "prediction_length", "licence", "source", "citation", "notes")
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "demo": (_demo, "fit, forecast and compare on the data in the package"),
