@@ -60,7 +60,7 @@ class S4Backbone(nn.Module):
         init_skip: bool = False,
     ) -> None:
         super().__init__()
-        self.init_skip = init_skip
+        self.num_channels, self.length, self.init_skip = num_channels, length, init_skip
         self.embedding = StepEmbedding(embedding_size, hidden_size)
         self.encode = nn.Linear(num_channels, hidden_size)
         self.blocks = nn.ModuleList(
@@ -68,6 +68,12 @@ class S4Backbone(nn.Module):
         )
         self.head = nn.Linear(hidden_size, hidden_size)
         self.decode = nn.Linear(hidden_size, num_channels)
+
+    def windows_at_a_time(self, device: torch.device) -> int:
+        """How many windows are worked on together: on a processor as many as its second-level cache holds."""
+        if device.type != "cpu":
+            return 1024
+        return max(1, _CACHE_ELEMENTS // (len(self.head.bias) * self.length))
 
     def operators(self) -> Operators:
         """Everything that depends on parameters only; once per training step, once per sampling call.
@@ -112,16 +118,16 @@ class S4Backbone(nn.Module):
 
         A processor works through a few windows at a time, so that their activations stay in its cache.
         """
-        size = len(x) if x.is_cuda else max(1, _CACHE_ELEMENTS // (len(self.head.bias) * x.shape[1]))
+        size = self.windows_at_a_time(x.device)
         parts = zip(
             x.split(size),
             shifts.split(size, dim=-1),
             [None] * len(x) if covariates is None else covariates.split(size),
             strict=False,
         )
-        return torch.cat([self._apply(part, shift, operators, known) for part, shift, known in parts])
+        return torch.cat([self._predict(part, shift, operators, known) for part, shift, known in parts])
 
-    def _apply(self, x: Tensor, shifts: Tensor, operators: Operators, covariates: Tensor | None) -> Tensor:
+    def _predict(self, x: Tensor, shifts: Tensor, operators: Operators, covariates: Tensor | None) -> Tensor:
         batch, length, channels = x.shape
         h = torch.addmm(self.encode.bias[:, None], self.encode.weight, x.reshape(-1, channels).mT)
         h = h.relu_().unflatten(1, (batch, length))
@@ -147,7 +153,6 @@ class FrozenBackbone:
     Args:
         network: The network; it is copied, so later training does not reach this object.
         num_diffusion_steps: Number of steps T whose shifts are tabulated.
-        covariates: Known covariates of the batch, (B, L, F), if the network uses them.
     """
 
     def __init__(self, network: S4Backbone, num_diffusion_steps: int) -> None:

@@ -1,0 +1,66 @@
+"""Cutting stretches out of sequences: padded ends, and windows that cover the gaps."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from seqdyn.data.schema import TARGET, observed_mask
+
+__all__ = ["Tile", "cover_gaps", "cut", "to_tensors"]
+
+
+class Tile(NamedTuple):
+    """A window of one series and the steps it answers for."""
+
+    series: int
+    start: int  # first step of the window; negative where the series is shorter than a window
+    first: int
+    stop: int
+
+
+def to_tensors(data: xr.Dataset, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Checked sequences as ``target`` (M, T, C), zero where missing, and the bool mask ``observed`` (M, T, C)."""
+    observed = observed_mask(data)
+    values = np.where(observed, data[TARGET].values, 0.0)
+    return torch.as_tensor(values, dtype=dtype), torch.from_numpy(observed)
+
+
+def cut(values: Tensor, start: int, stop: int) -> Tensor:
+    """Steps ``start`` to ``stop`` of ``values`` (..., T, C); steps outside the series are zero (false)."""
+    steps = values.shape[-2]
+    inside = values[..., max(start, 0) : max(min(stop, steps), 0), :]
+    before, after = min(max(-start, 0), stop - start), min(max(stop - steps, 0), stop - start)
+    return torch.nn.functional.pad(inside, (0, 0, before, after))
+
+
+def cover_gaps(observed: np.ndarray, length: int) -> list[Tile]:
+    """Windows that cover every gap, overlapping by half, each answering for the steps nearest to its middle.
+
+    Args:
+        observed: Mask, (M, T, C); steps before a series' first and after its last observed one are not gaps.
+        length: Window length L.
+
+    Returns:
+        The windows that have a gap among the steps they answer for.
+    """
+    steps = observed.shape[1]
+    stride = max(1, length // 2)
+    starts = [*range(0, steps - length, stride), steps - length] if steps > length else [steps - length]
+    centres = np.array(starts) + length / 2
+    edges = [0, *np.ceil((centres[1:] + centres[:-1]) / 2).astype(int).tolist(), steps]
+    tiles = []
+    for series, (present, complete) in enumerate(zip(observed.any(-1), observed.all(-1), strict=True)):
+        present = np.flatnonzero(present)
+        if not len(present):
+            continue
+        begin, end = int(present[0]), int(present[-1]) + 1
+        for start, first, stop in zip(starts, edges[:-1], edges[1:], strict=True):
+            first, stop = max(first, begin), min(stop, end)
+            if first < stop and not complete[first:stop].all():
+                tiles.append(Tile(series, start, first, stop))
+    return tiles
