@@ -26,11 +26,11 @@ class SequenceDataModule(pl.LightningDataModule):
         data: Sequences ``target (series, time, feature)``; checked here.
         length: Window length in steps.
         batch_size: Windows in a batch, over all processes.
-        batches_per_epoch: An epoch is so many batches of windows drawn uniformly from all, with repetition; ``None``
-            makes it one shuffled pass over them.
+        batches_per_epoch: An epoch is so many batches of windows drawn uniformly from all, with repetition;
+            ``None`` makes it one shuffled pass over them.
         val: Validation data, in which windows do not overlap and the last one of each series is included.
-        seed: Seed of the order; ``None`` draws one from the ambient stream when a fit starts, so that ``fit(seed=)``
-            decides it.
+        seed: Seed of the order; ``None`` draws one from the ambient stream when a fit starts, so that
+            ``fit(seed=)`` decides it.
 
     Raises:
         ValueError: If the data break the schema or no series has ``length`` steps.
@@ -54,7 +54,13 @@ class SequenceDataModule(pl.LightningDataModule):
             )
         check_sequences(data)
         self.data, self.val = data, val
-        self.batch_size, self.batches_per_epoch, self.seed = batch_size, batches_per_epoch, seed
+        self.batch_size = batch_size
+        self._settings: dict[str, int | None] = {
+            "length": length,
+            "batch_size": batch_size,
+            "batches_per_epoch": batches_per_epoch,
+            "seed": seed,
+        }
         self._windows = SequenceWindows(data, length)
         self._val_windows = None
         if val is not None:
@@ -64,27 +70,34 @@ class SequenceDataModule(pl.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         if stage in (None, "fit"):
-            self._order_seed = ambient_seed(self.seed)
+            self._order_seed = ambient_seed(self._settings["seed"])
 
     def train_dataloader(self) -> WindowLoader:
         if self._order_seed is None:
             self.setup()
-        return WindowLoader(self._windows, self.batch_size, self.batches_per_epoch, seed=self._order_seed)
+        batches = self._settings["batches_per_epoch"]
+        return WindowLoader(self._windows, self.batch_size, batches, seed=self._order_seed)
 
     def val_dataloader(self) -> WindowLoader | list[WindowLoader]:
         return [] if self._val_windows is None else WindowLoader(self._val_windows, self.batch_size)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"order_seed": self._order_seed}
+        return {"order_seed": self._order_seed, "settings": self._settings}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, value in self._settings.items():
+            if state["settings"][name] != value:
+                raise ValueError(
+                    f"the run had {name}={state['settings'][name]!r}, this SequenceDataModule has {value!r}; "
+                    "resume with the same, or choose another run_dir."
+                )
         self._order_seed = state["order_seed"]
 
 
 class WindowLoader:
-    """Batches of windows; the order of an epoch is a function of (seed, epoch), and its position can be restored.
+    """Batches of windows in an order that is a function of (seed, epoch); its position can be restored.
 
-    Nothing is drawn from the global random streams. With several processes each takes its share of every batch.
+    Nothing is drawn from the global random streams. With several processes each takes its share of a batch.
 
     Args:
         windows: What to take them from.

@@ -20,14 +20,15 @@ logger = logging.getLogger("seqdyn")
 class SequenceWindows(torch.utils.data.Dataset):
     """All windows of one length inside a sequence dataset.
 
-    A window lies between the first and the last observed step of its series and holds at least one observed step;
-    missing steps inside are allowed. Windows are numbered by series, then by start. No list of them is kept: a number
-    is looked up in the cumulative counts of the stretches of admissible starts.
+    A window lies between the first and the last observed step of its series and holds at least one observed
+    step; missing steps inside are allowed. Windows are numbered by series, then by start. No list of them is
+    kept: a number is looked up in the cumulative counts of the stretches of admissible starts.
 
     Args:
         data: Checked sequences, ``target (series, time, feature)``.
         length: Window length L in steps.
-        stride: Steps between the starts of windows of a series, counted back from its last one, which is always there.
+        stride: Steps between the starts of windows of a series, counted back from its last one, which is
+            always there.
 
     Raises:
         ValueError: If no series is long enough.
@@ -39,7 +40,7 @@ class SequenceWindows(torch.utils.data.Dataset):
                 f"length and stride must be at least 1 step, got length={length}, stride={stride}."
             )
         mask = observed_mask(data)
-        series, first, last = _stretches(mask.any(axis=2), length)
+        series, first, last = _stretches(np.any(mask, axis=2), length)
         _check_lengths(data, mask, length, series)
         self.length = length
         self._stride = stride
@@ -84,8 +85,8 @@ class SequenceWindows(torch.utils.data.Dataset):
             indices: Numbers of B windows.
 
         Returns:
-            ``target`` (B, L, C), zero where missing; ``observed`` (B, L, C), bool; ``series`` (B,), position along the
-            dim; ``start`` (B,), first time step; ``covariates`` (B, L, F) if the data have them.
+            ``target`` (B, L, C), zero where missing; ``observed`` (B, L, C), bool; ``series`` (B,), position
+            along the dim; ``start`` (B,), first time step; ``covariates`` (B, L, F) if the data have them.
         """
         series, start = (torch.from_numpy(part) for part in self.locate(indices))
         rows, steps = series[:, None], start[:, None] + torch.arange(self.length)
@@ -131,7 +132,7 @@ def _check_lengths(data: xr.Dataset, mask: np.ndarray, length: int, series: np.n
     short = np.setdiff1d(np.arange(count), series)
     if len(short) == 0:
         return
-    steps = mask[short].any(axis=2)
+    steps: np.ndarray = np.any(mask[short], axis=2)
     spans = np.where(
         steps.any(axis=1), data.sizes[TIME] - steps.argmax(axis=1) - steps[:, ::-1].argmax(axis=1), 0
     )

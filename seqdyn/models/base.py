@@ -6,13 +6,15 @@ import abc
 import copy
 import inspect
 import os
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 import pytorch_lightning as pl
 from torch import Tensor
 
-from seqdyn.persistence import Record, plain_data, read_folder, write_folder
+from seqdyn._files import plain_data
+from seqdyn.persistence import Record, read_folder, write_folder
 from seqdyn.rng import fork_rng
 from seqdyn.train.fit import fit_model
 from seqdyn.train.history import History, history_from_json, history_to_json
@@ -27,20 +29,25 @@ class Model(pl.LightningModule, abc.ABC):
     """A model is one final subclass: hyperparameters, networks, ``loss`` and its verbs.
 
     A subclass's ``__init__`` takes plain data (numbers, strings, tuples), calls ``super().__init__()`` and
-    ``self.save_hyperparameters()``, and builds its networks. A network handed in by the user is a constructor argument
-    named in ``save_hyperparameters(ignore=[...])``; it is handed in again at :meth:`load`.
+    ``self.save_hyperparameters()``, and builds its networks. A network handed in by the user is a constructor
+    argument named in ``save_hyperparameters(ignore=[...])``; it is handed in again at :meth:`load`.
 
     Attributes:
-        history: Dim ``epoch``: ``train_loss`` and its parts, ``val_loss``, ``seconds``; ``None`` before the first fit.
-        data_info: What :func:`seqdyn.data.schema.describe` says of the training data; ``None`` where it is unknown.
-        gradient_clip_val: Norm to which gradients are clipped unless ``fit(gradient_clip_val=)`` says otherwise.
+        history: Dim ``epoch``: ``train_loss`` and its parts, ``val_loss``, ``seconds``; ``None`` before the
+            first fit.
+        data_info: What :func:`seqdyn.data.schema.describe` says of the training data; ``None`` where it is
+            unknown.
+        gradient_clip_val: Norm to which gradients are clipped unless ``fit(gradient_clip_val=)`` says
+            otherwise.
     """
 
     history: xr.Dataset | None = None
     data_info: dict[str, Any] | None = None
     gradient_clip_val: float | None = None
     _handed_in: Mapping[str, Any] = {}
-    latest_losses: Mapping[str, Tensor] = {}  # of the latest step, for the callbacks that record and guard them
+    latest_losses: Mapping[
+        str, Tensor
+    ] = {}  # of the latest step, for the callbacks that record and guard them
 
     @abc.abstractmethod
     def datamodule(self, data: xr.Dataset, val: xr.Dataset | None = None) -> pl.LightningDataModule:
@@ -61,28 +68,29 @@ class Model(pl.LightningModule, abc.ABC):
             TypeError: If an argument is not plain data.
             ValueError: If a number is NaN or infinite.
         """
-        frame = inspect.currentframe().f_back  # type: ignore[union-attr]  # the constructor's, whose locals are saved
+        frame = sys._getframe(1)  # the constructor's, whose arguments are saved
         super().save_hyperparameters(*args, **{"frame": frame, "logger": False, **kwargs})
         for name, value in self.hparams.items():
             self.hparams[name] = plain_data(value, name)
-        others = [name for name in inspect.signature(type(self).__init__).parameters if name not in self.hparams]
-        values = {name: frame.f_locals[name] for name in others if name != "self" and name in frame.f_locals}
-        # Behind Lightning's back: a module in a plain dict is not registered twice.
-        self._handed_in = {name: value for name, value in values.items() if callable(value)}
+        # Modules and functions of the user: in a plain dict a module is not registered a second time.
+        others = inspect.signature(type(self).__init__).parameters.keys() - self.hparams.keys() - {"self"}
+        given = {name: frame.f_locals.get(name) for name in others}
+        self._handed_in = {name: value for name, value in given.items() if callable(value)}
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         return self._log("train", batch, self.loss(batch))
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        # Common random numbers: each validation batch sees the same noise every epoch, and the training stream
-        # goes on as if there were no validation.
+        # Common random numbers: each validation batch sees the same noise every epoch, and the training
+        # stream goes on as if there were no validation.
         with fork_rng(batch_idx):
             return self._log("val", batch, self.loss(batch))
 
     def _log(self, stage: str, batch: Mapping[str, Tensor], losses: Mapping[str, Tensor]) -> Tensor:
         """Keep the parts for the callbacks, log them as ``train_*`` or ``val_*``, return the loss."""
         self.latest_losses = {name: value.detach() for name, value in losses.items()}
-        if not any(isinstance(callback, History) for callback in self.trainer.callbacks):  # which logs their means
+        callbacks: list[pl.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        if not any(isinstance(callback, History) for callback in callbacks):  # which logs the means itself
             named = {f"{stage}_{name}": value for name, value in self.latest_losses.items()}
             self.log_dict(named, on_step=False, on_epoch=True, batch_size=len(next(iter(batch.values()))))
         return losses["loss"]
@@ -102,22 +110,23 @@ class Model(pl.LightningModule, abc.ABC):
     ) -> Self:
         """Learn the parameters.
 
-        A model that was never fitted is first initialised anew under ``seed``, so that equal seeds give bit-equal
-        weights whatever was drawn before; with ``seed=None`` its weights are taken as they are. A fitted model goes on
-        from its weights. Nothing is written anywhere unless ``run_dir`` is given.
+        A model that was never fitted is first initialised anew under ``seed``, so that equal seeds give
+        bit-equal weights whatever was drawn before; with ``seed=None`` its weights are taken as they are. A
+        fitted model goes on from its weights. Nothing is written anywhere unless ``run_dir`` is given.
 
         Args:
             data: Training data, or a DataModule that holds it.
             max_epochs: Passes over the training data.
             val: Validation data; the weights of the epoch with the lowest ``val_loss`` are kept.
-            seed: Seed of initialisation, order of the data and noise; the caller's random state is left untouched.
-                ``None`` draws from the ambient stream.
-            run_dir: Folder for the fitted model (``model``), ``history.csv``, ``config.yaml`` and the last checkpoint.
-            resume: Go on with the run in ``run_dir``, bit for bit as if it had not been interrupted. Needs the same
-                data and hyperparameters; ``max_epochs`` may be larger than before.
+            seed: Seed of initialisation, order of the data and noise; the caller's random state is left
+                untouched. ``None`` draws from the ambient stream.
+            run_dir: Folder for the fitted model (``model``), ``history.csv``, ``config.yaml`` and the last
+                checkpoint.
+            resume: Go on with the run in ``run_dir``, bit for bit as if it had not been interrupted. Needs
+                the same data and hyperparameters; ``max_epochs`` may be larger than before.
             checkpoint_every: Write a checkpoint every so many batches too, not only after each epoch.
-            ema_decay: Keep an exponential moving average of the weights with this decay; it is what is validated,
-                kept and saved.
+            ema_decay: Keep an exponential moving average of the weights with this decay; it is what is
+                validated, kept and saved.
             **trainer_options: Passed to :class:`pytorch_lightning.Trainer` verbatim.
 
         Returns:
@@ -175,15 +184,18 @@ class Model(pl.LightningModule, abc.ABC):
         """
         record = read_folder(path)
         if record.class_name != cls.__name__:
-            raise ValueError(f"{path} holds a {record.class_name}, not a {cls.__name__}; use seqdyn.load({str(path)!r}).")
+            raise ValueError(
+                f"{path} holds a {record.class_name}, not a {cls.__name__}; use seqdyn.load({str(path)!r})."
+            )
         try:
             with fork_rng(0):
                 model = cls(**record.hyperparameters, **modules)
             model.restore(record)
         except (TypeError, RuntimeError) as error:
             raise ValueError(
-                f"{path} does not fit {cls.__name__} of this version of seqdyn ({error}); if the model was built with "
-                f"networks of your own, hand them in again: {cls.__name__}.load(path, NAME=network)."
+                f"{path} does not fit {cls.__name__} of this version of seqdyn ({error}); if the model was "
+                f"built with networks of your own, hand them in again: {cls.__name__}.load(path, "
+                "NAME=network)."
             ) from error
         return model
 

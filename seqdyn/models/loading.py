@@ -29,8 +29,8 @@ def load(path: str | os.PathLike[str], **modules: Any) -> Any:
     models = importlib.import_module("seqdyn.models")
     name = read_class_name(path)
     # Only what the namespace lists, and only classes: a name in a file must not reach anything else.
-    found = getattr(models, name) if name in models.__all__ else None
-    if not isinstance(found, type) or not callable(getattr(found, "load", None)):
+    found: Any = getattr(models, name) if name in models.__all__ else None
+    if not isinstance(found, type) or not hasattr(found, "load"):
         raise ValueError(
             f"{path} holds a {name!r}, which is no model of seqdyn.models; for a class of your own use "
             "YourModel.load(path), for a newer model: pip install --upgrade seqdyn."

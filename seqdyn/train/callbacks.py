@@ -1,4 +1,4 @@
-"""What a fit does beside descending: stop at non-finite numbers, average weights, keep the best, show progress."""
+"""What a fit does beside descending: it guards its numbers, averages and keeps weights, shows progress."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ __all__ = ["AverageWeights", "KeepBest", "ProgressLine", "StopOnNonFinite"]
 logger = logging.getLogger("seqdyn")
 
 _REMEDY = (
-    "lower the learning rate, clip gradients with fit(..., gradient_clip_val=1.0), or look for extreme values in the data."
+    "lower the learning rate, clip gradients with fit(..., gradient_clip_val=1.0), or look for extreme "
+    "values in the data."
 )
 
 
@@ -34,7 +35,13 @@ class StopOnNonFinite(pl.Callback):
             raise NonFiniteError(f"{_terms('train', terms)} {_place(trainer)}; {_REMEDY}")
 
     def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: pl.Trainer,
+        pl_module: Any,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         terms = pl_module.latest_losses
         if not torch.isfinite(terms["loss"]).all():
@@ -72,8 +79,8 @@ class AverageWeights(pl.Callback):
     .. math::
         \bar\theta_k = d_k\, \bar\theta_{k-1} + (1 - d_k)\, \theta_k, \qquad d_k = \min(d, (1 + k) / (10 + k))
 
-    after each optimiser step k, starting from the initial weights; the growing decay lets them be forgotten in short fits.
-    Buffers are taken as they are.
+    after each optimiser step k, starting from the initial weights; the growing decay lets them be forgotten
+    in short fits. Buffers are taken as they are.
 
     Args:
         decay: d, in [0, 1).
@@ -84,7 +91,9 @@ class AverageWeights(pl.Callback):
 
     def __init__(self, decay: float) -> None:
         if not 0 <= decay < 1:
-            raise ValueError(f"ema_decay must lie in [0, 1), got {decay}; 0.999 is usual, None averages nothing.")
+            raise ValueError(
+                f"ema_decay must lie in [0, 1), got {decay}; 0.999 is usual, None averages nothing."
+            )
         self.decay = decay
         self.averages: dict[str, Tensor] = {}
         self._updates = 0
@@ -170,7 +179,7 @@ class KeepBest(pl.Callback):
 
 
 class ProgressLine(pl.Callback):
-    """One line with epoch and losses; in a log, where nothing can be overwritten, at most twenty lines a fit."""
+    """One line with epoch and losses; in a log, where no line can be overwritten, at most twenty a fit."""
 
     def __init__(self, history: History) -> None:
         self._history = history

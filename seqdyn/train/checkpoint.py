@@ -1,8 +1,9 @@
-"""Checkpoints of a fit: everything that decides the next step, written so that a kill at any moment leaves one.
+"""Checkpoints of a fit: all that decides its next step, written so that a kill at any moment leaves one.
 
-``last.ckpt`` is a Lightning checkpoint; ``last.json`` beside it says whose it is and lists the sha256 of the newest
-checkpoint and of the one before. The list is written before the new file takes its place, so that whichever of the two
-files a kill leaves behind is in it. A checkpoint is read with ``weights_only=True``, after its sha256 was checked.
+``last.ckpt`` is a Lightning checkpoint; ``last.json`` beside it says whose it is and lists the sha256 of the
+newest checkpoint and of the one before. The list is written before the new file takes its place, so that
+whichever of the two files a kill leaves behind is in it. A checkpoint is read with ``weights_only=True``,
+after its sha256 was checked.
 """
 
 from __future__ import annotations
@@ -20,12 +21,22 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
 
-from seqdyn.persistence import read_signed_json, replacing, write_signed_json
+from seqdyn._files import read_signed_json, replacing, write_signed_json
 
 __all__ = ["CheckpointFile", "SaveProgress", "VerifiedIO", "random_state", "set_random_state"]
 
 FORMAT = 1
 CHECKPOINT, SIDECAR = "last.ckpt", "last.json"
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)
+_RESTART = "restore it from a copy, or start again with a new run_dir."
 _PARTS = ("callbacks", "epoch", "loops", "lr_schedulers", "optimizer_states", "state_dict")
 
 
@@ -74,7 +85,8 @@ class CheckpointFile:
         """The checkpoint; ``None`` if none was finished yet.
 
         Raises:
-            ValueError: If it is missing, truncated, edited, foreign, or holds more than tensors and plain data.
+            ValueError: If it is missing, truncated, edited, foreign, or holds more than tensors and plain
+                data.
         """
         listed = self.sidecar["checkpoints"]
         if not self.path.exists():
@@ -86,22 +98,21 @@ class CheckpointFile:
         digest = hashlib.sha256(data).hexdigest()
         if digest not in listed:
             raise ValueError(
-                f"{self.path} is truncated, edited or of another run: its sha256 is not in {SIDECAR}; {_RESTART}"
+                f"{self.path} is truncated, edited or of another run: {SIDECAR} lists another sha256; "
+                f"{_RESTART}"
             )
         try:
             checkpoint = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
+        except _UNREADABLE as error:
             raise ValueError(
-                f"{self.path} is not a checkpoint of tensors and plain data; nothing in it was executed. {_RESTART}"
+                f"{self.path} is not a checkpoint of tensors and plain data; nothing in it was executed; "
+                f"{_RESTART}"
             ) from error
         missing = [part for part in _PARTS if not isinstance(checkpoint, dict) or part not in checkpoint]
         if missing:
             raise ValueError(f"{self.path} is not a checkpoint of a fit: it lacks {missing[0]!r}; {_RESTART}")
         self.sidecar["checkpoints"] = [digest]
         return checkpoint
-
-
-_RESTART = "restore it from a copy, or start again with a new run_dir."
 
 
 class VerifiedIO(TorchCheckpointIO):
@@ -125,12 +136,13 @@ class VerifiedIO(TorchCheckpointIO):
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         if Path(path) == self._file.path and self._checkpoint is not None:
-            return self._checkpoint
+            checkpoint, self._checkpoint = self._checkpoint, None
+            return checkpoint
         return super().load_checkpoint(path, *args, **kwargs)
 
 
 class SaveProgress(Checkpoint):
-    """Write a checkpoint after every epoch, and after every so many batches; restore the random state on resuming.
+    """Write checkpoints after epochs and batches, with the random state; restore that state on resuming.
 
     Lightning's checkpoints do not hold the random state, without which a resumed run draws another noise.
     Being a ``Checkpoint``, it runs after all other callbacks.
@@ -158,20 +170,20 @@ class SaveProgress(Checkpoint):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # A run that had decided to stop early stays stopped.
         trainer.should_stop = trainer.should_stop or self._should_stop
-        plateau = any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs)
-        if plateau:
+        if any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs):
             raise ValueError(
-                "a scheduler that reduces on a plateau steps after the epoch's checkpoint, so that the run could not be "
-                "resumed exactly; leave run_dir out and save the model with model.save(path), or use another scheduler."
+                "a scheduler that reduces on a plateau steps after the epoch's checkpoint, so that the run "
+                "could not be resumed exactly; leave run_dir out and use model.save(path), or take another "
+                "scheduler."
             )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         loader = trainer.train_dataloader
         if self._every is not None and not hasattr(loader, "load_state_dict"):
             raise ValueError(
-                f"checkpoint_every={self._every} needs a loader that can go back to its position, and "
-                f"{type(loader).__name__} has no state_dict and load_state_dict; leave checkpoint_every out: a checkpoint is "
-                "then written after each epoch."
+                f"checkpoint_every={self._every} needs a loader that can go back to its position, but "
+                f"{type(loader).__name__} has no state_dict and load_state_dict; leave checkpoint_every out "
+                "to write a checkpoint after each epoch only."
             )
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

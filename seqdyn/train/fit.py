@@ -48,7 +48,9 @@ def fit_model(
             return
     start = _start(model, seed, run)
     count = sum(p.numel() for p in model.parameters())
-    logger.info("%s, %s parameters, %s\n%s", type(model).__name__, f"{count:,}", start, summarize_data(datamodule))
+    logger.info(
+        "%s, %s parameters, %s\n%s", type(model).__name__, f"{count:,}", start, summarize_data(datamodule)
+    )
     if run is not None:
         run.begin()
     history = run_trainer(
@@ -71,12 +73,16 @@ def fit_model(
 
 def _check_arguments(max_epochs: int, run_dir: Any, resume: bool, checkpoint_every: int | None) -> None:
     if max_epochs < 1 and max_epochs != -1:
-        raise ValueError(f"max_epochs must be at least 1, got {max_epochs}; -1 goes on until max_time= or max_steps=.")
+        raise ValueError(
+            f"max_epochs must be at least 1, got {max_epochs}; -1 goes on until max_time= or max_steps=."
+        )
     if run_dir is None and (resume or checkpoint_every is not None):
         name = "resume=True" if resume else f"checkpoint_every={checkpoint_every}"
         raise ValueError(f"{name} needs a folder for checkpoints: fit(..., run_dir='runs/first').")
     if checkpoint_every is not None and checkpoint_every < 1:
-        raise ValueError(f"checkpoint_every must be at least 1 batch, got {checkpoint_every}; None writes one an epoch.")
+        raise ValueError(
+            f"checkpoint_every must be at least 1 batch, got {checkpoint_every}; None writes one an epoch."
+        )
 
 
 def _start(model: Any, seed: int | None, run: Run | None) -> str:

@@ -75,7 +75,9 @@ class History(pl.Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking:
-            self._publish(pl_module, {f"val_{name}": value for name, value in self._val.means(trainer).items()})
+            self._publish(
+                pl_module, {f"val_{name}": value for name, value in self._val.means(trainer).items()}
+            )
 
     def val_loss(self, trainer: pl.Trainer) -> float:
         """Mean loss of the validation that just ended."""
@@ -117,7 +119,10 @@ class _Mean:
             self._terms.setdefault(name, []).append(value)
 
     def state(self) -> dict[str, Any]:
-        return {"sizes": self._sizes, "terms": {name: _floats(values) for name, values in self._terms.items()}}
+        return {
+            "sizes": self._sizes,
+            "terms": {name: _floats(values) for name, values in self._terms.items()},
+        }
 
     def means(self, trainer: pl.Trainer) -> dict[str, float]:
         """Mean of each term over all processes."""

@@ -1,4 +1,4 @@
-"""The folder of a fit: the fitted model, its history, what was asked for, and the way back after an interruption."""
+"""The folder of a fit: the model, its history, what was asked for, the way back after an interruption."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import xarray as xr
 import yaml
 from pytorch_lightning.utilities import rank_zero_only
 
+from seqdyn._files import plain_data, remove_leftovers, write_file
 from seqdyn.data.schema import TARGET, describe, fingerprint, summary
-from seqdyn.persistence import plain_data, remove_leftovers, versions, write_file
+from seqdyn.persistence import versions
 from seqdyn.train.checkpoint import CHECKPOINT, SIDECAR, CheckpointFile
 
 __all__ = ["Run", "describe_data", "summarize_data"]
@@ -25,8 +26,8 @@ MODEL, HISTORY, CONFIG = "model", "history.csv", "config.yaml"
 # What may differ between a fit and its resumption, because it decides no number or is compared apart.
 _FREE = {
     "accelerator", "callbacks", "checkpoint_every", "default_root_dir", "devices", "enable_checkpointing",
-    "enable_model_summary", "enable_progress_bar", "log_every_n_steps", "logger", "max_epochs", "max_time", "num_nodes",
-    "plugins", "profiler", "strategy",
+    "enable_model_summary", "enable_progress_bar", "log_every_n_steps", "logger", "max_epochs", "max_time",
+    "num_nodes", "plugins", "profiler", "strategy",
 }  # fmt: skip
 
 logger = logging.getLogger("seqdyn")
@@ -48,8 +49,8 @@ class Run:
         finished: Whether the folder holds the model that this fit would give.
 
     Raises:
-        ValueError: If the folder holds a run and ``resume`` is false, other files of these names, or a run that
-            differs; if its files are damaged.
+        ValueError: If the folder holds a run and ``resume`` is false, other files of these names, or a run
+            that differs; if its files are damaged.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Run:
             "hyperparameters": plain_data(dict(model.hparams), "hyperparameters"),
             "fit": {name: _option(value) for name, value in fit.items()},
             "data": describe_data(datamodule),
-            "fingerprint": _fingerprint(datamodule),
+            "fingerprints": _fingerprints(datamodule),
             "versions": {**versions(), "pytorch_lightning": pl.__version__},
         }
         self.file = CheckpointFile(self.folder, sidecar)
@@ -98,7 +99,9 @@ class Run:
         for name in remove_leftovers(self.folder):
             logger.info("removed %s, left by an interrupted write.", name)
         self.file.note()
-        config = {name: self.file.sidecar[name] for name in ("class", "hyperparameters", "fit", "data", "versions")}
+        config = {
+            name: self.file.sidecar[name] for name in ("class", "hyperparameters", "fit", "data", "versions")
+        }
         write_file(self.folder / CONFIG, yaml.safe_dump(_lists(config), sort_keys=False, allow_unicode=True))
 
     @rank_zero_only
@@ -109,13 +112,13 @@ class Run:
         self.file.note(finished=True)
 
     def _check_empty(self) -> None:
-        if rank_zero_only.rank != 0:
+        if getattr(rank_zero_only, "rank", 0) != 0:
             return  # the first process may already have begun
         names = (MODEL, HISTORY, CONFIG, CHECKPOINT, SIDECAR)
         taken = [name for name in names if (self.folder / name).exists()]
         if taken:
             raise ValueError(
-                f"{self.folder} holds {taken[0]!r}, which is not from a run that can be resumed ({SIDECAR} is missing); "
+                f"{self.folder} holds {taken[0]!r}, but no run that can be resumed ({SIDECAR} is missing); "
                 "choose another run_dir."
             )
 
@@ -128,7 +131,9 @@ class Run:
             self.finished = True
             return
         self.checkpoint = self.file.read()
-        begun = 0 if self.checkpoint is None else self.checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"]
+        begun = 0
+        if self.checkpoint is not None:
+            begun = self.checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"]
         if 0 <= asked < begun:
             raise ValueError(
                 f"the run in {self.folder} is already in epoch {begun}, max_epochs={asked} asks for fewer; "
@@ -147,10 +152,14 @@ class Run:
                     raise ValueError(
                         f"the run had {name}={there.get(name)!r}, now it is {here.get(name)!r}; {remedy}"
                     )
-        if earlier.get("fingerprint") != mine["fingerprint"]:
-            there, here = earlier.get("data") or {}, mine["data"] or {}
-            changed = [f"{n} {there.get(n)!r} is now {here[n]!r}" for n in here if _lists(here[n]) != there.get(n)]
-            raise ValueError(f"the data are not those of the run: {', '.join(changed) or 'values differ'}; {remedy}")
+        prints, facts = ((earlier.get(k) or {}, mine[k] or {}) for k in ("fingerprints", "data"))
+        for part, name in (("data", "training"), ("val", "validation")):
+            if prints[0].get(part) != prints[1].get(part):
+                names = [n for n in facts[1] if part == "data" and facts[0].get(n) != _lists(facts[1][n])]
+                what = ", ".join(f"{n} was {facts[0].get(n)!r}, now {facts[1][n]!r}" for n in names)
+                raise ValueError(
+                    f"the {name} data are not those of the run ({what or 'values differ'}); {remedy}"
+                )
         if earlier.get("versions") != mine["versions"]:
             logger.warning(
                 "the run was started with %s, now with %s: it goes on, but not bit for bit.",
@@ -174,11 +183,10 @@ def summarize_data(datamodule: pl.LightningDataModule) -> str:
     return summary(data)
 
 
-def _fingerprint(datamodule: pl.LightningDataModule) -> list[str] | None:
-    """Fingerprints of training and validation data; ``None`` for a data module that does not show them."""
-    parts = [getattr(datamodule, name, None) for name in ("data", "val")]
-    found = [_digest(part) for part in parts if isinstance(part, xr.Dataset)]
-    return found or None
+def _fingerprints(datamodule: pl.LightningDataModule) -> dict[str, str]:
+    """Fingerprints of training and validation data, as far as the data module shows them."""
+    parts = {name: getattr(datamodule, name, None) for name in ("data", "val")}
+    return {name: _digest(part) for name, part in parts.items() if isinstance(part, xr.Dataset)}
 
 
 def _digest(data: xr.Dataset) -> str:

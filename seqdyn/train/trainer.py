@@ -23,7 +23,8 @@ __all__ = ["run_trainer"]
 
 logger = logging.getLogger("seqdyn")
 
-# Harmless in every small fit: loaders over memory need no workers, and modules are put into training mode below.
+# Harmless in every small fit: loaders over memory need no workers, and modules are put into training mode
+# below.
 _HARMLESS = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     r"The '\w+' does not have many workers which may be a bottleneck",
@@ -49,7 +50,8 @@ def run_trainer(
 
     Args:
         model: A :class:`seqdyn.models.base.Model`; left in eval mode on the device it was trained on.
-        datamodule: Its loaders. Validation data make the weights with the lowest ``val_loss`` those that are kept.
+        datamodule: Its loaders. Validation data make the weights with the lowest ``val_loss`` those that are
+            kept.
         max_epochs: Passes over the training loader.
         run: Folder for checkpoints, and the checkpoint to go on from.
         checkpoint_every: Batches between checkpoints within an epoch.
@@ -73,9 +75,12 @@ def run_trainer(
     if enable_progress_bar and not own_bar:
         everyone.append(ProgressLine(history))
     plugins = list(plugins) if isinstance(plugins, list | tuple) else [] if plugins is None else [plugins]
+    resume_from = None
     if run is not None:
         everyone.append(SaveProgress(run.file.path, checkpoint_every))
         plugins.append(VerifiedIO(run.file, run.checkpoint))
+        resume_from = None if run.checkpoint is None else run.file.path
+        run.checkpoint = None  # it may be large, and is needed only until it is restored
     defaults = {
         "accelerator": "auto",
         "devices": 1,
@@ -96,7 +101,6 @@ def run_trainer(
         model.train()
         try:
             with _interruptible():
-                resume_from = None if run is None or run.checkpoint is None else run.file.path
                 trainer.fit(model, datamodule=datamodule, ckpt_path=resume_from)
             model.to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
         finally:
@@ -106,7 +110,9 @@ def run_trainer(
         model.load_state_dict(best.weights)
     elif average is not None:
         average.apply(model)
-    kept = f"epoch {best.epoch}, best val_loss {best.value:.6g}" if best.weights else f"epoch {len(history.rows)}, last"
+    kept = f"epoch {len(history.rows)}, last"
+    if best.weights:
+        kept = f"epoch {best.epoch}, best val_loss {best.value:.6g}"
     averaged = "" if average is None else f", averaged with decay {average.decay:g}"
     return history.dataset({"weights": kept + averaged})
 
@@ -118,7 +124,7 @@ def _quiet() -> Iterator[None]:
     levels = {name: logging.getLogger(name).level for name in names}
     try:
         for name in names:
-            logging.getLogger(name).setLevel(logging.ERROR)
+            logging.getLogger(name).setLevel(logging.WARNING)
         with warnings.catch_warnings():
             for text in _HARMLESS:
                 warnings.filterwarnings("ignore", message=text)
@@ -130,7 +136,7 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C be a KeyboardInterrupt: Lightning ends the process instead, and leaves it deaf to the next one."""
+    """Let Ctrl-C be a KeyboardInterrupt; Lightning ends the process instead, deaf to the next one."""
     main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT) if main else None
     try:
