@@ -65,7 +65,7 @@ def evaluate(
             own, of whose forecast the first P steps are scored.
         keep_forecasts: Also return ``forecast (sample, series, time, feature)``, the windows one after the
             other, which :mod:`seqdyn.metrics` and :mod:`seqdyn.plot` accept.
-        progress: Show a progress bar over windows.
+        progress: Show a progress bar over windows; for a single window, the model's own.
         **forecast_options: Passed to ``model.forecast``.
 
     Returns:
@@ -81,30 +81,23 @@ def evaluate(
     Raises:
         TypeError: If the model cannot forecast.
         ValueError: If the data are too short, the window length is unknown or longer than the model's, a
-            forecast does not cover its window, a series observed in a window has no past, or nothing is
-            observed in any.
+            forecast does not cover its window, a series has no past before the first window, or nothing is
+            observed in any window.
 
     Warns:
         UserWarning: If the model was trained on data from the first window or later.
     """
-    plan = _plan(model, data, num_windows, prediction_length, forecast_options)
+    plan = _plan(model, data, num_windows, prediction_length, progress, forecast_options)
     _warn_if_trained_on(model, data, plan.first)
-    observed = observed_mask(data)
-    if not observed[:, plan.first :].any():
-        raise ValueError(
-            f"no value is observed in the {num_windows} windows from {data[TIME].values[plan.first]} on, so "
-            "there is nothing to score; cut the data at the last observed step with "
-            "data.sel(time=slice(None, STAMP))."
-        )
+    _check_observed(data, plan.first)
+    truth = data[[name for name in (TARGET, OBSERVED) if name in data]]
     windows = []
     for index in _progress(num_windows, progress):
         steps = plan.steps(index)
-        past = _with_past(data, observed, steps)
-        part = data if past.all() else data.isel({SERIES: past})
         window_seed = _window_seed(seed, num_windows - 1 - index)
-        forecast = _forecast(model, part, steps, plan, num_samples, window_seed)
-        truth = part[[name for name in (TARGET, OBSERVED) if name in part]].isel({TIME: steps})
-        windows.append(score_window(forecast, truth, seed=window_seed or 0, keep=keep_forecasts))
+        forecast = _forecast(model, data, steps, plan, num_samples, window_seed)
+        window = score_window(forecast, truth.isel({TIME: steps}), seed=window_seed or 0, keep=keep_forecasts)
+        windows.append(window.sel({SERIES: data[SERIES].values}))
     scores = _assemble(windows, data, plan)
     facts = {"model": type(model).__name__, "num_samples": num_samples, "num_windows": num_windows}
     scores.attrs = {**facts, "prediction_length": plan.length, **({} if seed is None else {"seed": seed})}
@@ -130,6 +123,7 @@ def _plan(
     data: xr.Dataset,
     num_windows: int,
     prediction_length: int | None,
+    progress: bool,
     options: dict[str, Any],
 ) -> _Plan:
     if not isinstance(model, Forecaster):
@@ -146,6 +140,8 @@ def _plan(
     length = _window_length(model, prediction_length)
     if prediction_length is not None and "prediction_length" in parameters:
         options = {"prediction_length": prediction_length, **options}
+    if "progress" in parameters:  # one bar at a time
+        options = {"progress": progress and num_windows == 1, **options}
     first = data.sizes[TIME] - num_windows * length
     if first < 1:
         possible = (data.sizes[TIME] - 1) // length
@@ -192,7 +188,9 @@ def _warn_if_trained_on(model: object, data: xr.Dataset, first: int) -> None:
 def _progress(num_windows: int, show: bool) -> Any:
     from tqdm import tqdm
 
-    return tqdm(range(num_windows), desc="evaluate", unit="window", disable=not show, leave=False)
+    return tqdm(
+        range(num_windows), desc="evaluate", unit="window", disable=not show or num_windows == 1, leave=False
+    )
 
 
 def _window_seed(seed: int | None, windows_after: int) -> int | None:
@@ -206,18 +204,21 @@ def _window_seed(seed: int | None, windows_after: int) -> int | None:
     return int(np.random.SeedSequence([seed, windows_after]).generate_state(1, np.uint64)[0]) >> 2
 
 
-def _with_past(data: xr.Dataset, observed: np.ndarray, steps: slice) -> np.ndarray:
-    """Return which series can be forecast, (M,); refuse one that is observed in the window only."""
-    past = np.asarray(observed[:, : steps.start].any(axis=(1, 2)))
-    lost = observed[:, steps].any(axis=(1, 2)) & ~past
-    if lost.any():
-        label = data[SERIES].values.tolist()[int(lost.argmax())]
+def _check_observed(data: xr.Dataset, first: int) -> None:
+    """Refuse windows in which nothing is observed, and a series that begins in one."""
+    observed, start = observed_mask(data), data[TIME].values[first]
+    if not observed[:, first:].any():
         raise ValueError(
-            f"{lost.sum()} series with observed values in the window starting at "
-            f"{data[TIME].values[steps.start]} have none before it, the first is {label!r}; "
-            f"use fewer windows or leave it out with data.drop_sel(series=[{label!r}])."
+            f"no value is observed in the windows from {start} on, so there is nothing to score; cut the data "
+            "at the last observed step with data.sel(time=slice(None, STAMP))."
         )
-    return past
+    new = ~observed[:, :first].any(axis=(1, 2))
+    if new.any():
+        label = data[SERIES].values.tolist()[int(np.argmax(new))]
+        raise ValueError(
+            f"{new.sum()} series have no observed value before the first window, which starts at {start}, "
+            f"the first is {label!r}; use fewer windows or leave it out with data.drop_sel(series=[{label!r}])."
+        )
 
 
 def _forecast(
@@ -236,10 +237,7 @@ def _forecast(
 
 
 def _assemble(windows: list[xr.Dataset], data: xr.Dataset, plan: _Plan) -> xr.Dataset:
-    """Put the windows side by side; a series without past in one has zero sums and NaN scores there."""
-    fill = {**dict.fromkeys(SUMS, 0), "energy_score": np.nan, "pit": np.nan, "forecast": np.nan}
-    fill = {name: value for name, value in fill.items() if name in windows[0]}
-    windows = [window.reindex({SERIES: data[SERIES].values}, fill_value=fill) for window in windows]
+    """Put the windows side by side and state their times."""
     per_window = [*SUMS, "energy_score"]
     sums = xr.concat([window[per_window] for window in windows], WINDOW, join="exact")
     cells = xr.concat(

@@ -46,7 +46,7 @@ SCORES: dict[str, Callable[[xr.Dataset, xr.Dataset], float]] = {
 }
 
 
-# Hand-computed -------------------------------------------------------------------------------------------------
+# Hand-computed --------------------------------------------------------------------------------------------
 
 
 def test_crps_of_two_series_computed_by_hand() -> None:
@@ -100,7 +100,7 @@ def test_coverage_and_width_use_mirrored_order_statistics() -> None:
     assert metrics.interval_width(forecast, truth, level=0.8) == 11.0
 
 
-# Definitions ---------------------------------------------------------------------------------------------------
+# Definitions ----------------------------------------------------------------------------------------------
 
 
 def test_crps_is_the_pinball_definition(pair: tuple[xr.Dataset, xr.Dataset]) -> None:
@@ -120,7 +120,9 @@ def test_one_path_scores_its_normalised_deviation(pair: tuple[xr.Dataset, xr.Dat
     single = forecast.isel(sample=[0])
 
     assert metrics.crps(single, truth) == pytest.approx(metrics.nd(single, truth), rel=1e-12)
-    assert metrics.crps_sample(single, truth) == pytest.approx(abs(single.target[0] - truth.target).mean().item())
+    assert metrics.crps_sample(single, truth) == pytest.approx(
+        abs(single.target[0] - truth.target).mean().item()
+    )
 
 
 def test_crps_sample_is_the_mean_difference_form(pair: tuple[xr.Dataset, xr.Dataset]) -> None:
@@ -149,7 +151,9 @@ def test_energy_score_of_a_scalar_is_the_crps() -> None:
     rng = np.random.default_rng(2)
     forecast, truth = panel(rng.normal(size=(20, 4, 1, 1))), panel(rng.normal(size=(4, 1, 1)))
 
-    assert metrics.energy_score(forecast, truth) == pytest.approx(metrics.crps_sample(forecast, truth), rel=1e-12)
+    assert metrics.energy_score(forecast, truth) == pytest.approx(
+        metrics.crps_sample(forecast, truth), rel=1e-12
+    )
 
 
 def test_energy_score_prefers_paths_with_the_right_dependence() -> None:
@@ -164,7 +168,7 @@ def test_energy_score_prefers_paths_with_the_right_dependence() -> None:
     assert metrics.energy_score(forecast, truth) < metrics.energy_score(shuffled, truth) - 0.1
 
 
-# Calibration ---------------------------------------------------------------------------------------------------
+# Calibration ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["normal", "poisson"])
@@ -208,14 +212,16 @@ def test_pit_is_the_same_under_one_seed_and_another_under_another() -> None:
     assert not first.equals(other)
 
 
-# Invariants ----------------------------------------------------------------------------------------------------
+# Invariants -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["crps", "nd", "nrmse", "coverage"])
 def test_ratios_do_not_depend_on_the_unit(name: str, pair: tuple[xr.Dataset, xr.Dataset]) -> None:
     forecast, truth = pair
 
-    assert SCORES[name](forecast * 1e3, truth * 1e3) == pytest.approx(SCORES[name](forecast, truth), rel=1e-12)
+    assert SCORES[name](forecast * 1e3, truth * 1e3) == pytest.approx(
+        SCORES[name](forecast, truth), rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("name", ["crps_sample", "energy_score", "interval_width"])
@@ -295,7 +301,7 @@ def test_integers_score_like_floats() -> None:
     assert metrics.crps(panel(draws), panel(actual)) == metrics.crps(panel(draws * 1.0), panel(actual * 1.0))
 
 
-# Errors --------------------------------------------------------------------------------------------------------
+# Errors ---------------------------------------------------------------------------------------------------
 
 
 def test_zero_truth_has_no_relative_score_but_a_crps_in_units() -> None:
@@ -311,18 +317,33 @@ def test_zero_truth_has_no_relative_score_but_a_crps_in_units() -> None:
     ("change", "message"),
     [
         (lambda f, t: (f, t.isel(series=[0, 2])), r"lacks 1 of 3 series labels of the forecast: 's1'"),
-        (lambda f, t: (f, t.isel(time=slice(3))), r"lacks 2 of 5 time labels of the forecast: 2024-01-01 03:00:00"),
+        (
+            lambda f, t: (f, t.isel(time=slice(3))),
+            r"lacks 2 of 5 time labels of the forecast: 2024-01-01 03:00:00",
+        ),
         (lambda f, t: (f, t.isel(feature=[1])), r"lacks 1 of 2 feature labels of the forecast: 'f0'"),
         (lambda f, t: (f.isel(series=[0]), t), r"the forecast lacks 2 of 3 series .*truth.sel\(series="),
-        (lambda f, t: (f.isel(feature=[0]), t), r"the forecast lacks 1 of 2 feature labels of the truth: 'f1'"),
+        (
+            lambda f, t: (f.isel(feature=[0]), t),
+            r"the forecast lacks 1 of 2 feature labels of the truth: 'f1'",
+        ),
         (lambda f, t: (f, xr.concat([t, t], "series")), r"the truth holds series 's0' twice"),
         (lambda f, t: (xr.concat([f, f], "time"), t), r"the forecast holds time 2024-01-01 00:00:00 twice"),
-        (lambda f, t: (f.isel(sample=0), t), r"must have dims \('sample', 'series', 'time', 'feature'\), got"),
+        (
+            lambda f, t: (f.isel(sample=0), t),
+            r"must have dims \('sample', 'series', 'time', 'feature'\), got",
+        ),
         (lambda f, t: (f.isel(sample=[]), t), r"holds no sample path"),
-        (lambda f, t: (f, t.expand_dims("sample")), r"the truth must have dims \('series', 'time', 'feature'\)"),
+        (
+            lambda f, t: (f, t.expand_dims("sample")),
+            r"the truth must have dims \('series', 'time', 'feature'\)",
+        ),
         (lambda f, t: (f, t.rename(target="y")), r"needs the variable 'target', found \['y'\]"),
         (lambda f, t: (f, t.drop_vars("time")), r"no labels along 'time'.*assign_coords\(time="),
-        (lambda f, t: (f.where(f.series != "s2"), t), r"370 NaN .* sample 0, series 's2', time 2024-01-01 00"),
+        (
+            lambda f, t: (f.where(f.series != "s2"), t),
+            r"370 NaN .* sample 0, series 's2', time 2024-01-01 00",
+        ),
         (lambda f, t: (f, t / 0.0), r"the truth is infinite at 30 cells, the first at series 's0'"),
         (lambda f, t: (f, t.where(False)), r"no observed value at the times of the forecast"),
     ],
