@@ -10,7 +10,7 @@ import sys
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 __all__ = ["Options", "arguments", "peek", "summary"]
@@ -82,7 +82,12 @@ class Options:
         self._parser.add_argument(f"--{_hyphens(name)}", type=hint)
 
     def add_signature(
-        self, function: Function, *, skip: Collection[str] = (), optional: Collection[str] = ()
+        self,
+        function: Function,
+        *,
+        skip: Collection[str] = (),
+        optional: Collection[str] = (),
+        hints: Mapping[str, Any] | None = None,
     ) -> None:
         """Add every named parameter of a function or class that is not there yet.
 
@@ -92,8 +97,9 @@ class Options:
             function: Function, method or class, with a Google-style docstring.
             skip: Parameters to leave out.
             optional: Parameters that need not be given although the function has no default for them.
+            hints: Types that win over the annotations.
         """
-        hints, texts = _hints(function), _texts(function)
+        hints, texts = {**_hints(function), **(hints or {})}, _texts(function)
         for name, parameter in _parameters(function).items():
             if name in skip or name in self._options:
                 continue

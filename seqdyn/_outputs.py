@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray as xr
 
 __all__ = [
@@ -21,7 +20,6 @@ __all__ = [
     "check_run",
     "draw_forecast",
     "save",
-    "write_text",
 ]
 
 # A run folder holds what the fit itself writes, and these two.
@@ -64,23 +62,20 @@ def check_run(path: Path, resume: bool) -> None:
         raise ValueError(f"{path} holds {found[0]!r} but no run of seqdyn fit; choose a new or empty folder.")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text whole or not at all."""
-    with _replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+def save(data: xr.Dataset | pd.DataFrame, path: Path, settings: str | None = None) -> None:
+    """Write a Dataset as netCDF or CSV, or a table as CSV, and beside it the settings behind it, as YAML."""
+    import xarray as xr
 
-
-def save(data: xr.Dataset, path: Path, settings: str | None = None) -> None:
-    """Write a Dataset as netCDF or CSV, and beside it the settings it came from, as YAML."""
+    from seqdyn._files import write_file
     from seqdyn.data import to_netcdf, to_pandas
 
-    if path.suffix == ".nc":
+    if isinstance(data, xr.Dataset) and path.suffix == ".nc":
         to_netcdf(data, path)
     else:
-        with _replacing(path) as temporary:
-            to_pandas(data).to_csv(temporary)
+        table = to_pandas(data) if isinstance(data, xr.Dataset) else data
+        write_file(path, table.to_csv(index=any(name is not None for name in table.index.names)))
     if settings is not None:
-        write_text(path.with_suffix(".yaml"), settings)
+        write_file(path.with_suffix(".yaml"), settings)
 
 
 def draw_forecast(forecast: xr.Dataset, context: xr.Dataset, path: Path) -> None:
@@ -91,10 +86,11 @@ def draw_forecast(forecast: xr.Dataset, context: xr.Dataset, path: Path) -> None
     import numpy as np
 
     from seqdyn import plot
+    from seqdyn._files import replacing
 
     axes = plot.forecast(forecast, history=context)
-    with _replacing(path) as temporary:
-        np.ravel(axes)[0].figure.savefig(temporary)
+    with replacing(path) as file:
+        np.ravel(axes)[0].figure.savefig(file, format=path.suffix[1:])
 
 
 def _check_parent(path: Path) -> None:
@@ -107,14 +103,3 @@ def _check_parent(path: Path) -> None:
         raise ValueError(
             f"{path} cannot be written: the folder {parent} is read-only for you; choose another."
         )
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary sibling with the same ending, which takes the place of ``path`` when the block succeeds."""
-    temporary = path.with_name(f".{path.stem}.{uuid4().hex[:8]}{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import re
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seqdyn import __version__
+from seqdyn._inputs import (
+    command_name,
+    known_sizes,
+    model_class,
+    model_names,
+    read_data,
+    reading_options,
+    run_data,
+    split_future,
+    without_last,
+)
 from seqdyn._options import Options, arguments, peek, summary
 from seqdyn._outputs import (
     DATA,
@@ -26,7 +36,6 @@ from seqdyn._outputs import (
     check_run,
     draw_forecast,
     save,
-    write_text,
 )
 
 if TYPE_CHECKING:
@@ -114,23 +123,25 @@ def _demo(argv: Sequence[str]) -> None:
 
 
 def _fit(argv: Sequence[str]) -> None:
+    from seqdyn._files import write_file
+
     name = peek(argv, "model")
     if name is None:
         return _list_models(argv)
-    cls = _model_class(name)
+    cls = model_class(name)
     options = _fit_options(cls)
     values = options.parse(argv)
     run, resume = Path(values["output"]), values.get("resume", False)
     check_run(run, resume)
-    data = _read(values["data"], values)
-    model = cls(**{**arguments(cls, _sizes(data)), **arguments(cls, values)})
+    data = read_data(values["data"], values)
+    model = cls(**{**arguments(cls, known_sizes(data)), **arguments(cls, values)})
 
     run.mkdir(exist_ok=True)
     if not (run / SETTINGS).exists():
         save(data, run / DATA)
-        write_text(run / SETTINGS, options.dump({k: v for k, v in values.items() if k != "resume"}))
-    training = _without_last(data, values.get("holdout", 0))
-    passed = _passed(cls.fit, {**values, "run_dir": run}, options) | values.get("trainer_options", {})
+        write_file(run / SETTINGS, options.dump({k: v for k, v in values.items() if k != "resume"}))
+    training = without_last(data, values.get("holdout", 0))
+    passed = _passed(cls.fit, {**values, "run_dir": run}, options, values) | values.get("trainer_options", {})
     model.fit(training, **passed)
     if "run_dir" not in passed:
         model.save(run / "model")
@@ -149,8 +160,10 @@ def _forecast(argv: Sequence[str]) -> None:
     if output is None and plot is None:
         raise ValueError("the forecast would be lost; give it a file: -o forecast.nc or --plot forecast.png.")
 
-    context = _run_data(values)
-    forecast = model.forecast(context, **_passed(model.forecast, values, options))
+    reading = reading_options(values)
+    context, covariates = split_future(run_data(values, reading))
+    known = {} if covariates is None else arguments(model.forecast, {"future_covariates": covariates})
+    forecast = model.forecast(context, **known | _passed(model.forecast, values, options, reading))
     if output is not None:
         save(forecast, output, options.dump(values))
     if plot is not None:
@@ -165,13 +178,16 @@ def _sample(argv: Sequence[str]) -> None:
     values = options.parse(argv)
     output = _path(values, "output", TABLES)
 
-    draws = model.sample(**_passed(model.sample, values, options))
+    passed = _passed(model.sample, values, options, {})
+    if "covariates" in passed:
+        passed["covariates"] = passed["covariates"].isel(series=0)  # one window for all draws
+    draws = model.sample(**passed)
     save(draws, output, options.dump(values))
     _say(_sizes_of(draws, "drawn"), *_written(output))
 
 
 def _evaluate(argv: Sequence[str]) -> None:
-    from seqdyn.metrics import evaluate
+    from seqdyn.metrics import evaluate, pool
 
     options, model = _run_options("evaluate", argv, summary(evaluate))
     options.add("data", str, "score on this file instead of the data of the run")
@@ -183,11 +199,14 @@ def _evaluate(argv: Sequence[str]) -> None:
     values = options.parse(argv)
     output = _path(values, "output", TABLES)
 
-    data = _run_data(values)
-    passed = _passed(model.forecast, values, options) | _passed(evaluate, values, options)
+    reading = reading_options(values)
+    data, _ = split_future(run_data(values, reading))
+    passed = _passed(model.forecast, values, options, reading) | _passed(evaluate, values, options, reading)
     scores = evaluate(model, data, **passed)
     if output is not None:
-        save(scores, output, options.dump(values))
+        # A table holds the scores of each series and window, netCDF also the sums that they are formed from.
+        table = pool(scores, []).drop_dims("level").assign_coords(window=scores["start"].values)
+        save(scores if output.suffix == ".nc" else table.to_dataframe(), output, options.dump(values))
     _say(*_score_table(scores), *_written(output))
 
 
@@ -224,32 +243,11 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
 }
 
 
-# Models and data -------------------------------------------------------------------------------------------
-
-
-def _command_name(class_name: str) -> str:
-    """``SeasonalNaive`` is called seasonal-naive, ``TSDiff`` tsdiff, ``LinearForecaster`` linear."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", class_name.removesuffix("Forecaster")).lower()
-
-
-def _model_names() -> dict[str, str]:
-    """Class names in ``seqdyn.models`` by the name of the command line."""
-    from seqdyn import models
-
-    return {_command_name(name): name for name in models.__all__ if name[0].isupper() and name != "Model"}
-
-
-def _model_class(name: str) -> Any:
-    from seqdyn import models
-
-    names = _model_names()
-    if name not in names and name not in names.values():
-        raise ValueError(f"there is no model {name!r}; models are {', '.join(names)}.")
-    return getattr(models, names.get(name, name))
+# Options and arguments -------------------------------------------------------------------------------------
 
 
 def _list_models(argv: Sequence[str]) -> None:
-    names = ", ".join(_model_names())
+    names = ", ".join(model_names())
     if not {"-h", "--help"} & set(argv):
         raise ValueError(f"name a model and a file: seqdyn fit MODEL DATA -o RUN; models are {names}.")
     _say(
@@ -260,7 +258,7 @@ def _list_models(argv: Sequence[str]) -> None:
 
 
 def _fit_options(cls: Any) -> Options:
-    options = Options(f"seqdyn fit {_command_name(cls.__name__)}", ["model", "data"], summary(cls))
+    options = Options(f"seqdyn fit {command_name(cls.__name__)}", ["model", "data"], summary(cls))
     options.add("model", str, "name of the model")
     options.add("data", str, "file, or name of a data set (seqdyn datasets lists them)", required=True)
     options.add("output", str, "folder of the run", required=True, aliases=("-o", "--run"))
@@ -281,7 +279,9 @@ def _add_reading(options: Options) -> None:
     from seqdyn.data import read_sequences
 
     options.group("reading the data")
-    options.add_signature(read_sequences, skip=("source",))
+    columns = dict.fromkeys(("time", "series", "value"), str | Sequence[str] | None)
+    options.add_signature(read_sequences, skip=("source",), hints=columns)
+    options.add("read_options", dict[str, Any], "more options of the reader, such as '{sep: \";\"}' for CSV")
 
 
 def _run_options(verb: str, argv: Sequence[str], text: str) -> tuple[Options, Any]:
@@ -307,53 +307,17 @@ def _add_verb(options: Options, model: Any, verb: str) -> None:
         options.add_signature(getattr(model, verb), skip=("context",))
 
 
-def _passed(function: Callable[..., Any], values: Mapping[str, Any], options: Options) -> dict[str, Any]:
-    """Arguments for ``function``, with files read."""
+def _passed(
+    function: Callable[..., Any], values: Mapping[str, Any], options: Options, reading: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Arguments for ``function``, with files read; of a file for covariates only those are passed."""
+    from seqdyn.data.schema import COVARIATES
+
     passed = arguments(function, values)
-    return passed | {name: _read(passed[name], values) for name in options.files & passed.keys()}
-
-
-def _read(source: str, values: Mapping[str, Any]) -> xr.Dataset:
-    """Read a file, or load the data set of that name."""
-    from seqdyn import datasets
-    from seqdyn.data import read_sequences
-
-    if Path(source).exists():
-        return read_sequences(source, **arguments(read_sequences, values))
-    if source in datasets.names():
-        return datasets.load(source)
-    names = ", ".join(datasets.names())
-    raise ValueError(f"there is no file {source} and no data set of that name; data sets are {names}.")
-
-
-def _run_data(values: Mapping[str, Any]) -> xr.Dataset:
-    """The file named by ``--data``, read as the run's own was; else the data of the run."""
-    import yaml
-
-    run = Path(values["run"])
-    settings = run / SETTINGS
-    if "data" in values:
-        before = yaml.safe_load(settings.read_text(encoding="utf-8")) if settings.exists() else {}
-        return _read(values["data"], {**before, **values})
-    if not (run / DATA).exists():
-        raise ValueError(f"{run} holds a model but no {DATA}; name the data: --data FILE.")
-    return _read(str(run / DATA), {})
-
-
-def _sizes(data: xr.Dataset) -> dict[str, int]:
-    """Sizes that models ask for and data knows."""
-    from seqdyn.data.schema import COVARIATE, FEATURE, SERIES
-
-    sizes = {"num_features": FEATURE, "num_series": SERIES, "num_covariates": COVARIATE}
-    return {name: data.sizes.get(dim, 0) for name, dim in sizes.items()}
-
-
-def _without_last(data: xr.Dataset, steps: int) -> xr.Dataset:
-    from seqdyn.data.schema import TIME
-
-    if not 0 <= steps < data.sizes[TIME]:
-        raise ValueError(f"--holdout is {steps}, but the data has {data.sizes[TIME]} steps.")
-    return data.isel({TIME: slice(0, data.sizes[TIME] - steps)})
+    for name in options.files & passed.keys():
+        data = read_data(passed[name], reading)
+        passed[name] = data[COVARIATES] if name.endswith(COVARIATES) else data
+    return passed
 
 
 # What the user sees ----------------------------------------------------------------------------------------

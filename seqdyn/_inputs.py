@@ -1,0 +1,108 @@
+"""What a command works on: models by name, files, data sets, and the data of an earlier run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seqdyn._options import arguments
+from seqdyn._outputs import DATA, SETTINGS
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = [
+    "command_name",
+    "known_sizes",
+    "model_class",
+    "model_names",
+    "read_data",
+    "reading_options",
+    "run_data",
+    "split_future",
+    "without_last",
+]
+
+
+def command_name(class_name: str) -> str:
+    """``SeasonalNaive`` is called seasonal-naive, ``TSDiff`` tsdiff, ``LinearForecaster`` linear."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", class_name.removesuffix("Forecaster")).lower()
+
+
+def model_names() -> dict[str, str]:
+    """Class names in ``seqdyn.models`` by the name of the command line."""
+    from seqdyn import models
+
+    return {command_name(name): name for name in models.__all__ if name[0].isupper() and name != "Model"}
+
+
+def model_class(name: str) -> Any:
+    from seqdyn import models
+
+    names = model_names()
+    if name not in names and name not in names.values():
+        raise ValueError(f"there is no model {name!r}; models are {', '.join(names)}.")
+    return getattr(models, names.get(name, name))
+
+
+def read_data(source: str, values: Mapping[str, Any]) -> xr.Dataset:
+    """Read a file, or load the data set of that name."""
+    from seqdyn import datasets
+    from seqdyn.data import read_sequences
+
+    if Path(source).exists():
+        return read_sequences(source, **arguments(read_sequences, values), **values.get("read_options", {}))
+    if source in datasets.names():
+        return datasets.load(source)
+    names = ", ".join(datasets.names())
+    raise ValueError(f"there is no file {source} and no data set of that name; data sets are {names}.")
+
+
+def reading_options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """How to read a file: as the run read its own, unless said otherwise."""
+    import yaml
+
+    from seqdyn.data import read_sequences
+
+    settings = Path(values["run"]) / SETTINGS
+    before = yaml.safe_load(settings.read_text(encoding="utf-8")) if settings.exists() else {}
+    both = {**before, **values}
+    return arguments(read_sequences, both) | {"read_options": both.get("read_options", {})}
+
+
+def run_data(values: Mapping[str, Any], reading: Mapping[str, Any]) -> xr.Dataset:
+    """The file named by ``--data``, else the data of the run."""
+    if "data" in values:
+        return read_data(values["data"], reading)
+    path = Path(values["run"]) / DATA
+    if not path.exists():
+        raise ValueError(f"{values['run']} holds a model but no {DATA}; name the data: --data FILE.")
+    return read_data(str(path), {})
+
+
+def split_future(data: xr.Dataset) -> tuple[xr.Dataset, xr.DataArray | None]:
+    """Data up to the last observed step, and the covariates after it if there are any."""
+    from seqdyn.data.schema import COVARIATES, TIME, observed_mask
+
+    steps = observed_mask(data).any(axis=(0, 2)).nonzero()[0]
+    end = int(steps[-1]) + 1 if len(steps) else data.sizes[TIME]
+    past, future = data.isel({TIME: slice(0, end)}), data.isel({TIME: slice(end, None)})
+    return past, future[COVARIATES] if COVARIATES in data and future.sizes[TIME] else None
+
+
+def known_sizes(data: xr.Dataset) -> dict[str, int]:
+    """Sizes that models ask for and data knows."""
+    from seqdyn.data.schema import COVARIATE, FEATURE, SERIES
+
+    sizes = {"num_features": FEATURE, "num_series": SERIES, "num_covariates": COVARIATE}
+    return {name: data.sizes.get(dim, 0) for name, dim in sizes.items()}
+
+
+def without_last(data: xr.Dataset, steps: int) -> xr.Dataset:
+    from seqdyn.data.schema import TIME
+
+    if not 0 <= steps < data.sizes[TIME]:
+        raise ValueError(f"--holdout is {steps}, but the data has {data.sizes[TIME]} steps.")
+    return data.isel({TIME: slice(0, data.sizes[TIME] - steps)})
