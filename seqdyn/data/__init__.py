@@ -26,7 +26,7 @@ __getattr__, __dir__, __all__ = attach(
         "observed_mask": "schema",
         "read": "read",
         "read_sequences": "read",
-        "read_snapshots": "read_snapshots",
+        "read_snapshots": "read",
         "schema": "schema",
         "sequences": "sequences",
         "snapshots": "snapshots",

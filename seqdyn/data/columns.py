@@ -11,9 +11,9 @@ import pandas as pd
 
 from seqdyn.data.stamps import looks_like_dates
 
-__all__ = ["Columns", "assign_columns", "find_column", "flat_frame", "to_numbers"]
+__all__ = ["TIME_NAMES", "Columns", "assign_columns", "find_column", "flat_frame", "to_numbers"]
 
-_TIME_NAMES = (
+TIME_NAMES = (
     "time", "date", "ds", "timestamp", "datetime", "date_time", "datum", "period",
     "quarter", "month", "week", "day", "hour", "year", "t",
 )  # fmt: skip
@@ -187,7 +187,7 @@ def _as_list(names: Any) -> list[Any]:
 def _infer_time(frame: pd.DataFrame, free: list[Any]) -> Any | None:
     lower = {str(name).strip().lower(): name for name in reversed(free)}
     dates = [name for name in free if _is_date(frame[name])]
-    named = [lower[name] for name in _TIME_NAMES if name in lower]
+    named = [lower[name] for name in TIME_NAMES if name in lower]
     # A column that is called "date" and holds dates first; then dates; then numbers that are called time.
     for name in (*(n for n in named if n in dates), *dates, *named):
         if name in dates or pd.api.types.is_numeric_dtype(frame[name].dtype) or len(named) == 1:

@@ -63,7 +63,7 @@ def stack_snapshots(
             "select common features first."
         )
     if times is None or len(times) != len(clouds):
-        found = "none" if times is None else f"{len(times)}"
+        found = "no" if times is None else f"{len(times)}"
         raise ValueError(
             f"there are {len(clouds)} snapshots but {found} times; pass times=[...] with one number per "
             "snapshot."

@@ -157,15 +157,27 @@ def _explain_irregular(distinct: pd.DatetimeIndex, timezone: str | None) -> str:
     steps = np.diff(distinct.asi8)
     sizes, counts = np.unique(steps, return_counts=True)
     usual = int(sizes[counts.argmax()])
-    odd = int(np.argmax(steps != usual))
     guess = _guess_freq(wall, usual)
+    hint = clock_change_hint(wall[:-1][steps == 2 * usual])
+    # A guess far below the spacing would lay out a grid of any length.
+    near = len(steps) * 1000 > (distinct[-1] - distinct[0]).value / usual
+    grid = time_grid(distinct[0], guess, end=distinct[-1], timezone=timezone) if near else distinct[:0]
+    gaps = grid[~grid.isin(distinct)]
+    if near and distinct.isin(grid).all():
+        return (
+            f"time stamps are irregular: in steps of {guess!r} there are {len(gaps):,} of {len(grid):,} "
+            "stamps "
+            f"missing, the first at {wall_clock(gaps[:1], timezone)[0]}; pass freq={guess!r} if these are "
+            "gaps, "
+            f"which then count as missing, or resample the data first.{hint}"
+        )
+    odd = int(np.argmax(steps != usual))
+    gap = str(pd.Timedelta(usual, unit="ns")).removesuffix(" 00:00:00")
     return (
-        f"time stamps are irregular: {100 * counts.max() / len(steps):.0f} % are "
-        f"{pd.Timedelta(usual, unit='ns')} "
-        f"apart, but {distinct[odd]} is followed by {distinct[odd + 1]}; pass freq={guess!r} (your "
-        "frequency) if "
-        "that is a gap, which then counts as missing, or resample the data first."
-        f"{clock_change_hint(wall[:-1][steps == 2 * usual])}"
+        f"time stamps are irregular: they are mostly {gap} apart, but {wall[odd]} is followed by "
+        f"{wall[odd + 1]}; pass freq= the step that all stamps share, or resample the data first, for "
+        "instance "
+        f"frame.resample({guess!r}, on=time).mean().{hint}"
     )
 
 

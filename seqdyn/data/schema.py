@@ -238,19 +238,20 @@ def describe(data: xr.Dataset) -> dict[str, Any]:
 def summary(data: xr.Dataset) -> str:
     """What a sequence dataset holds, in two lines for people."""
     facts = describe(data)
-    features = ", ".join(map(str, facts["features"][:6])) + (", …" if len(facts["features"]) > 6 else "")
+    names = facts["features"]
+    features = f"{len(names)} features: " if len(names) > 1 else "feature "
+    features += ", ".join(map(str, names[:6])) + (", …" if len(names) > 6 else "")
     units = f" [{facts['units']}]" if facts["units"] else ""
-    extra = f", {len(facts['covariates'])} covariate(s)" if facts["covariates"] else ""
+    extra = f"; covariates: {', '.join(facts['covariates'])}" if facts["covariates"] else ""
     ends, zone = data[TIME].values[[0, -1]], facts["timezone"]
     if zone is not None:
         ends = wall_clock(as_stamps(ends), zone).to_numpy()
     spans = _spans(observed_mask(data))
     lengths = f"{spans.min():,}" if spans.min() == spans.max() else f"{spans.min():,} to {spans.max():,}"
-    step = f"{facts['freq']:g}" if isinstance(facts["freq"], float) else facts["freq"]
+    step = f"{facts['freq']:g}" if isinstance(facts["freq"], float) else repr(facts["freq"])
     return (
-        f"{facts['num_series']:,} series of {lengths} steps, {len(facts['features'])} feature(s): "
-        f"{features}{units}{extra}\n"
-        f"every {step} from {plain(ends[0])} to {plain(ends[1])}{f' ({zone} time)' if zone else ''}, "
+        f"{facts['num_series']:,} series of {lengths} steps, {features}{units}{extra}\n"
+        f"in steps of {step} from {plain(ends[0])} to {plain(ends[1])}{f' ({zone} time)' if zone else ''}, "
         f"{100 * facts['missing_share']:.2g} % of the grid missing"
     )
 

@@ -102,6 +102,8 @@ def table_to_sequences(
             raise ValueError(_explain_repeats(frame, columns, labels, codes, stamps, repeated))
         columns.notes.append(f"{int(repeated.sum()):,} duplicate rows merged by duplicates={duplicates!r}")
         codes, stamps, values, extra = _merge(codes, stamps, values, extra, duplicates)
+    else:
+        columns.notes.append("no duplicate rows")
     grid = regular_grid(stamps, freq, zone)
     cells = len(labels) * len(grid.values)
     if cells > 10**6 and cells > _MAX_CELLS_PER_ROW * len(codes):

@@ -1,0 +1,274 @@
+"""Reading snapshots: clouds of particles at a few times, from files and from memory."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from seqdyn.data.columns import TIME_NAMES, find_column, flat_frame, to_numbers
+from seqdyn.data.convert import stack_snapshots
+from seqdyn.data.formats import (
+    damage_reported,
+    existing,
+    file_format,
+    frame_from_polars,
+    load_arrays,
+    missing_extra,
+    open_netcdf,
+    open_zarr,
+    read_csv,
+    read_parquet,
+)
+from seqdyn.data.names import FEATURE, PARTICLE, TIME, X
+from seqdyn.data.schema import check_snapshots
+
+__all__ = ["order_times", "read_snapshots"]
+
+_log = logging.getLogger("seqdyn")
+_FORMATS = ("csv", "parquet", "netcdf", "zarr", "numpy", "anndata")
+_NAMES = (*TIME_NAMES, "times", "snapshot", "time_point", "timepoint", "stage", "age")
+
+
+def read_snapshots(
+    source: Any,
+    *,
+    time: str | None = None,
+    value: str | Sequence[str] | None = None,
+    times: Sequence[float] | np.ndarray | None = None,
+    representation: str | None = None,
+    units: str | None = None,
+    **options: Any,
+) -> xr.Dataset:
+    """Read snapshots from a file or from memory into the package's schema.
+
+    Files: ``.npz`` and ``.npy``, ``.h5ad``, CSV, parquet, NetCDF, Zarr. In memory: AnnData, frames, Datasets,
+    an array (time, particle, feature), a list of arrays (particle, feature), or a dict from time to array.
+
+    Args:
+        source: Path or object.
+        time: Column, array or ``obs`` column that holds each particle's time. Times written as text, "day
+            10.5", are ordered by their number.
+        value: Columns or array of the features; None takes all other numeric columns, or the array ``x``.
+        times: One number per snapshot, for lists of arrays and arrays (time, particle, feature).
+        representation: Key of ``obsm`` (such as "X_pca") for AnnData; None takes ``X``.
+        units: Unit of ``x``.
+        **options: Passed to the reader of a CSV, parquet, NetCDF or Zarr file.
+
+    Returns:
+        ``x (particle, feature)`` with the coordinates ``time (particle)`` and ``feature``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ImportError: If the format needs an optional package; names the extra to install.
+        TypeError: If an object of this type cannot be read.
+        ValueError: On the first thing that cannot be read, with its place and what to type.
+    """
+    name = type(source).__name__
+    if isinstance(source, str | os.PathLike):
+        path = existing(source)
+        name, source = path.name, _open(path, representation, options)
+    if type(source).__module__.partition(".")[0] == "polars":
+        source = frame_from_polars(source)
+    if isinstance(source, pd.DataFrame):
+        data = _from_table(source, time, value, units)
+    elif isinstance(source, xr.Dataset):
+        data = _from_dataset(source, times, units)
+    elif type(source).__name__ == "AnnData":
+        data = _from_anndata(source, time, representation, units)
+    elif isinstance(source, Mapping) and all(isinstance(key, str) for key in source):
+        data = _from_arrays(source, time, value, times, units)
+    elif isinstance(source, Mapping):
+        ordered = sorted(source)
+        data = stack_snapshots([source[key] for key in ordered], times=ordered, features=value, units=units)
+    elif isinstance(source, np.ndarray | list | tuple):
+        data = stack_snapshots(source, times=times, features=value, units=units)
+    else:
+        raise TypeError(
+            f"cannot read a {name}; pass a path, a frame, a Dataset, AnnData, an array or a list of arrays."
+        )
+    check_snapshots(data)
+    _report(name, data)
+    return data
+
+
+def order_times(column: pd.Series) -> np.ndarray:
+    """Times as numbers: those in text, "10.5", "day 10.5" or "E8.5", by the number they hold.
+
+    Raises:
+        ValueError: If an entry is missing or holds no number.
+    """
+    missing = column.isna().to_numpy()
+    if missing.any():
+        raise ValueError(
+            f"the time {column.name!r} is empty for particle {int(missing.argmax())} ({int(missing.sum())} "
+            "in all); drop "
+            "these particles, or fill in their time."
+        )
+    if pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype):
+        return column.to_numpy()
+    texts = column.astype(str).str.strip()
+    numbers = pd.to_numeric(texts, errors="coerce")
+    if numbers.isna().any():
+        parts = texts.str.extract(r"^([^\d]*?)(-?\d+(?:\.\d+)?)([^\d]*)$")
+        same = parts[[0, 2]].drop_duplicates().shape[0] == 1
+        numbers = parts[1].astype(float) if same and parts[1].notna().all() else numbers
+    if numbers.isna().any():
+        listed = texts.unique()[:5].tolist()
+        raise ValueError(
+            f"the times {listed} in {column.name!r} hold no number by which to order them; map them to "
+            "numbers first: "
+            f"{column.name} = {column.name}.map({{{listed[0]!r}: 0.0, ...}})."
+        )
+    return numbers.to_numpy(dtype=float)
+
+
+def _open(path: Path, representation: str | None, options: dict[str, Any]) -> Any:
+    kind = file_format(path, _FORMATS)
+    if kind in ("numpy", "anndata") and options:
+        raise TypeError(
+            f"{next(iter(options))!r} is no argument for reading a {path.suffix} file; leave it out."
+        )
+    if kind == "numpy":
+        return load_arrays(path)
+    if kind == "anndata":
+        return _read_h5ad(path)
+    readers = {"csv": read_csv, "parquet": read_parquet, "netcdf": open_netcdf, "zarr": open_zarr}
+    return readers[kind](path, **options)
+
+
+def _read_h5ad(path: Path) -> Any:
+    try:
+        import anndata
+    except ImportError as error:
+        raise missing_extra("anndata", "anndata", "reading .h5ad") from error
+    with damage_reported(path):
+        return anndata.read_h5ad(path)
+
+
+def _from_table(frame: pd.DataFrame, time: str | None, value: Any, units: str | None) -> xr.Dataset:
+    frame = flat_frame(frame)
+    if len(frame) == 0:
+        raise ValueError(f"the table has no rows, only the columns {[str(name) for name in frame.columns]}.")
+    time = _time_name(frame, time, "column")
+    if value is None:
+        names = [n for n in frame.columns if n != time and not str(n).startswith("Unnamed:")]
+        names = [n for n in names if pd.api.types.is_numeric_dtype(frame[n].dtype)]
+    else:
+        names = [find_column(frame, n, "value") for n in ([value] if isinstance(value, str) else value)]
+    if not names:
+        raise ValueError(f"no numeric column is left beside the time {time!r}; pass value=[...].")
+    x = np.stack([to_numbers(frame[name]) for name in names], axis=1)
+    return _dataset(x, order_times(frame[time]), names, units)
+
+
+def _from_dataset(data: xr.Dataset, times: Any, units: str | None) -> xr.Dataset:
+    if X in data and data[X].ndim == 3:
+        return stack_snapshots(data, times=times, units=units)
+    if units is not None and X in data:
+        data = data.assign({X: data[X].assign_attrs(units=units)})
+    return data
+
+
+def _from_anndata(data: Any, time: str | None, representation: str | None, units: str | None) -> xr.Dataset:
+    if representation is not None and representation not in data.obsm:
+        raise ValueError(
+            f"there is no representation {representation!r} in obsm, it holds {sorted(data.obsm)}; pass "
+            "representation= one of them, or leave it out for X."
+        )
+    x = data.X if representation is None else data.obsm[representation]
+    if x is None:
+        raise ValueError(f"X is empty; pass representation= one of {sorted(data.obsm)}.")
+    x = np.asarray(x.toarray() if hasattr(x, "toarray") else x)
+    time = _time_name(data.obs, time, "obs column")
+    names = (
+        list(data.var_names)
+        if representation is None
+        else [f"{representation}_{i}" for i in range(x.shape[1])]
+    )
+    return _dataset(x, order_times(data.obs[time]), names, units)
+
+
+def _from_arrays(
+    arrays: Mapping[str, np.ndarray], time: str | None, value: Any, times: Any, units: str | None
+) -> xr.Dataset:
+    """Arrays by name: ``x`` of each particle with its time, or a grid (time, particle, feature)."""
+    x = arrays[_array_name(arrays, value)]
+    if x.ndim == 3:
+        if times is None:
+            name = next((n for n in ([time] if time else _NAMES) if n in arrays), None)
+            times = None if name is None else arrays[name]
+        return stack_snapshots(x, times=times, units=units)
+    if times is not None:
+        raise ValueError(
+            "times= is for one array per snapshot; here each particle has its own: pass time='NAME'."
+        )
+    name = _time_name(pd.DataFrame(columns=list(arrays)), time, "array")
+    x = x[:, None] if x.ndim == 1 else x
+    stamps = arrays[name]
+    if x.ndim != 2 or stamps.shape != (len(x),):
+        raise ValueError(
+            f"the values have shape {x.shape} and the times {name!r} {stamps.shape}; give one time per "
+            "particle, or the "
+            "values as (time, particle, feature) with times=[...]."
+        )
+    return _dataset(
+        x, order_times(pd.Series(stamps, name=name)), [f"x_{i}" for i in range(x.shape[1])], units
+    )
+
+
+def _array_name(arrays: Mapping[str, np.ndarray], value: Any) -> str:
+    if value is not None:
+        if value in arrays:
+            return value
+        raise ValueError(
+            f"there is no array {value!r} (value=), the file holds {sorted(arrays)}; pass one of them."
+        )
+    named = [name for name in arrays if name.lower() in ("x", "xs")]
+    large = [name for name, array in arrays.items() if array.ndim >= 2]
+    found = named or large
+    if len(found) != 1:
+        raise ValueError(f"the values may be any of the arrays {found or sorted(arrays)}; pass value='NAME'.")
+    return found[0]
+
+
+def _time_name(frame: pd.DataFrame, time: str | None, what: str) -> str:
+    if time is not None:
+        return find_column(frame, time, "time")
+    lower = {str(name).strip().lower(): name for name in reversed(frame.columns)}
+    found = next((lower[name] for name in _NAMES if name in lower), None)
+    if found is None:
+        raise ValueError(
+            f"no {what} looks like the particles' time among {[str(name) for name in frame.columns][:20]}; "
+            "pass time= "
+            "one of them, or times=[...] with one number per snapshot."
+        )
+    return found
+
+
+def _dataset(x: np.ndarray, times: np.ndarray, names: Sequence[Any], units: str | None) -> xr.Dataset:
+    floats = x.astype(np.float32 if x.dtype == np.float32 else np.float64)
+    return xr.Dataset(
+        {X: ((PARTICLE, FEATURE), floats, {} if units is None else {"units": units})},
+        {TIME: (PARTICLE, times), FEATURE: np.array([str(name) for name in names], dtype=object)},
+    )
+
+
+def _report(name: str, data: xr.Dataset) -> None:
+    times, counts = np.unique(data[TIME].values, return_counts=True)
+    listed = ", ".join(f"{t:g}: {n}" for t, n in zip(times[:8], counts[:8], strict=True))
+    _log.info(
+        "read %s: %d particles (features: %d) at %d times (%s%s)",
+        name,
+        data.sizes[PARTICLE],
+        data.sizes[FEATURE],
+        len(times),
+        listed,
+        ", ..." if len(times) > 8 else "",
+    )
