@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seqdyn._options import arguments
+from seqdyn._options import arguments, read_settings
 from seqdyn._outputs import DATA, SETTINGS
 
 if TYPE_CHECKING:
@@ -62,12 +62,10 @@ def read_data(source: str, values: Mapping[str, Any]) -> xr.Dataset:
 
 def reading_options(values: Mapping[str, Any]) -> dict[str, Any]:
     """How to read a file: as the run read its own, unless said otherwise."""
-    import yaml
-
     from seqdyn.data import read_sequences
 
     settings = Path(values["run"]) / SETTINGS
-    before = yaml.safe_load(settings.read_text(encoding="utf-8")) if settings.exists() else {}
+    before = read_settings(settings) if settings.exists() else {}
     both = {**before, **values}
     return arguments(read_sequences, both) | {"read_options": both.get("read_options", {})}
 

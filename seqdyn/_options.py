@@ -11,13 +11,18 @@ import textwrap
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-__all__ = ["Options", "arguments", "peek", "summary"]
+__all__ = ["Options", "Shown", "arguments", "peek", "read_settings", "summary"]
 
 Function = Callable[..., Any]
 
 DATA = object()  # type of a parameter that takes a Dataset
+
+
+class Shown(Exception):
+    """What the user asked to see was printed; there is nothing more to do."""
 
 
 class _Option(NamedTuple):
@@ -119,11 +124,11 @@ class Options:
 
         Raises:
             ValueError: If an option is unknown, malformed or missing.
-            SystemExit: After ``--help`` and ``--print-config``, with status 0.
+            Shown: After ``--help`` and ``--print-config``.
         """
         if "-h" in argv or "--help" in argv:
             sys.stdout.write(self.help())
-            raise SystemExit(0)
+            raise Shown
         show = any(token in ("--print-config", "--print_config") for token in argv)
         tokens = self._tokens([token for token in argv if token not in ("--print-config", "--print_config")])
         try:
@@ -134,7 +139,7 @@ class Options:
         values.pop("config", None)
         if show:
             sys.stdout.write(self.dump(values) or "{}\n")
-            raise SystemExit(0)
+            raise Shown
         for name, option in self._options.items():
             if option.required and name not in values:
                 raise ValueError(f"{self._prog} needs --{_hyphens(name)}: {option.text}")
@@ -239,7 +244,7 @@ def _help(name: str, option: _Option) -> list[str]:
     elif option.default is not None and option.default != ():
         notes.append(f"default {option.default}")
     label = ", ".join([f"--{_hyphens(name)}", *option.aliases])
-    lines = textwrap.wrap(f"{option.text} ({', '.join(notes)})".strip(), 82)
+    lines = textwrap.wrap(f"{option.text} ({', '.join(notes)})".strip(), 82, break_on_hyphens=False)
     first = [f"  {label}"] if len(label) > 22 else []
     margin = [" " * 26] * len(lines)
     if not first:
@@ -259,12 +264,25 @@ def peek(argv: Sequence[str], name: str) -> str | None:
     for index, token in enumerate(argv):
         option, equals, path = token.partition("=")
         if option == "--config" and (equals or index + 1 < len(argv)):
-            import yaml
-
-            with open(path if equals else argv[index + 1], encoding="utf-8") as file:
-                content = yaml.safe_load(file)
-            return content.get(name) if isinstance(content, dict) else None
+            return read_settings(Path(path if equals else argv[index + 1])).get(name)
     return None
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read a YAML file of options.
+
+    Raises:
+        ValueError: If it is no YAML, or no mapping of names to values.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold options as NAME: VALUE, one a line.")
+    return content
 
 
 def summary(function: Function) -> str:
@@ -327,7 +345,9 @@ def _words(hint: Any) -> str:
         if typing.get_origin(member) is Literal:
             words += [repr(value) for value in inner]
         elif inner:
-            words.append(f"a list of {_words(inner[0])}")
+            words.append(
+                "a mapping" if typing.get_origin(member) is dict else f"a list of {_words(inner[0])}"
+            )
         else:
             words.append("null" if member is type(None) else getattr(member, "__name__", str(member)))
     return " or ".join(words)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ __all__ = [
     "check_file",
     "check_run",
     "draw_forecast",
+    "run_folder",
     "save",
 ]
 
@@ -60,6 +62,30 @@ def check_run(path: Path, resume: bool) -> None:
         raise ValueError(f"{path} already holds a run; go on with it by --resume, or choose another folder.")
     if found and SETTINGS not in found:
         raise ValueError(f"{path} holds {found[0]!r} but no run of seqdyn fit; choose a new or empty folder.")
+
+
+@contextlib.contextmanager
+def run_folder(path: Path, data: xr.Dataset, settings: str) -> Iterator[None]:
+    """Make the folder of a run, with its data and settings, for a fit in the block.
+
+    A fit that is refused before it wrote anything leaves nothing behind; an interrupted one can be resumed.
+    """
+    from seqdyn._files import write_file
+
+    new = not path.exists()
+    path.mkdir(exist_ok=True)
+    if not (path / SETTINGS).exists():
+        save(data, path / DATA)
+        write_file(path / SETTINGS, settings)
+    try:
+        yield
+    except Exception:
+        if {entry.name for entry in path.iterdir()} == {DATA, SETTINGS}:
+            (path / DATA).unlink()
+            (path / SETTINGS).unlink()
+            if new:
+                path.rmdir()
+        raise
 
 
 def save(data: xr.Dataset | pd.DataFrame, path: Path, settings: str | None = None) -> None:

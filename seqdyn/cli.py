@@ -26,15 +26,14 @@ from seqdyn._inputs import (
     split_future,
     without_last,
 )
-from seqdyn._options import Options, arguments, peek, summary
+from seqdyn._options import Options, Shown, arguments, peek, summary
 from seqdyn._outputs import (
-    DATA,
     PICTURES,
-    SETTINGS,
     TABLES,
     check_file,
     check_run,
     draw_forecast,
+    run_folder,
     save,
 )
 
@@ -62,25 +61,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.showwarning = _show_warning
         try:
             COMMANDS[argv[0]][0](argv[1:])
+        except Shown:
+            return 0
         except KeyboardInterrupt:
             return _complain("interrupted; a fit goes on by the same command with --resume.", 130)
         except BrokenPipeError:  # the reader of our output, such as head, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        except (
-            ArithmeticError,
-            ImportError,
-            LookupError,
-            MemoryError,
-            OSError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:
+        except _REFUSALS as error:
             if debug:
                 raise
-            kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
+            kind = f"{type(error).__name__}: " if isinstance(error, LookupError | MemoryError) else ""
             return _complain(f"error: {kind}{error}")
     return 0
+
+
+# What the library raises when a request cannot be met; anything else is our own mistake and shows itself.
+_REFUSALS = (
+    ArithmeticError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 def _top(argv: Sequence[str]) -> int:
@@ -123,8 +128,6 @@ def _demo(argv: Sequence[str]) -> None:
 
 
 def _fit(argv: Sequence[str]) -> None:
-    from seqdyn._files import write_file
-
     name = peek(argv, "model")
     if name is None:
         return _list_models(argv)
@@ -136,15 +139,12 @@ def _fit(argv: Sequence[str]) -> None:
     data = read_data(values["data"], values)
     model = cls(**{**arguments(cls, known_sizes(data)), **arguments(cls, values)})
 
-    run.mkdir(exist_ok=True)
-    if not (run / SETTINGS).exists():
-        save(data, run / DATA)
-        write_file(run / SETTINGS, options.dump({k: v for k, v in values.items() if k != "resume"}))
     training = without_last(data, values.get("holdout", 0))
     passed = _passed(cls.fit, {**values, "run_dir": run}, options, values) | values.get("trainer_options", {})
-    model.fit(training, **passed)
-    if "run_dir" not in passed:
-        model.save(run / "model")
+    with run_folder(run, data, options.dump({k: v for k, v in values.items() if k != "resume"})):
+        model.fit(training, **passed)
+        if "run_dir" not in passed:
+            model.save(run / "model")
     _say(f"{cls.__name__} is in {run}. Next: seqdyn forecast {run} -o forecast.nc --plot forecast.png")
 
 
@@ -205,7 +205,7 @@ def _evaluate(argv: Sequence[str]) -> None:
     scores = evaluate(model, data, **passed)
     if output is not None:
         # A table holds the scores of each series and window, netCDF also the sums that they are formed from.
-        table = pool(scores, []).drop_dims("level").assign_coords(window=scores["start"].values)
+        table = pool(scores, []).drop_dims("level")
         save(scores if output.suffix == ".nc" else table.to_dataframe(), output, options.dump(values))
     _say(*_score_table(scores), *_written(output))
 
@@ -221,7 +221,9 @@ def _datasets(argv: Sequence[str]) -> None:
     values = options.parse(argv)
     output = _path(values, "output", TABLES)
     if "name" not in values:
-        return _say(*(f"{name:20} {datasets.info(name).title}" for name in datasets.names()))
+        names = datasets.names()
+        width = max(map(len, names))
+        return _say(*(f"{name:{width}}  {datasets.info(name).title}" for name in names))
     card = datasets.info(values["name"])
     if output is not None:
         save(datasets.load(card.name), output)
@@ -313,7 +315,7 @@ def _passed(
     """Arguments for ``function``, with files read; of a file for covariates only those are passed."""
     from seqdyn.data.schema import COVARIATES
 
-    passed = arguments(function, values)
+    passed = arguments(function, {name: value for name, value in values.items() if name != "data"})
     for name in options.files & passed.keys():
         data = read_data(passed[name], reading)
         passed[name] = data[COVARIATES] if name.endswith(COVARIATES) else data

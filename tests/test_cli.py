@@ -1,0 +1,395 @@
+"""The command line as a user runs it: files in, files out, and one clear line where something is wrong."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+import yaml
+
+import seqdyn
+from seqdyn import cli
+from seqdyn.data import from_pandas, read_sequences
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("torch", "pytorch_lightning", "pandas", "numpy", "xarray", "scipy", "matplotlib", "jsonargparse")
+COLUMNS = ["--time", "ds", "--series", "id", "--value", "y"]
+NAIVE = ["--season-length", "24", "--prediction-length", "24"]
+TINY = (
+    "--context-length 24 --prediction-length 24 --hidden-size 4 --num-blocks 1 --state-size 4 "
+    "--embedding-size 4 --num-diffusion-steps 4 --batch-size 8 --batches-per-epoch 2 --max-epochs 2 --seed 3"
+).split()
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command, which must succeed, and return what it prints."""
+
+    def command(*words: object) -> str:
+        status = cli.main([str(word) for word in words])
+        shown = capsys.readouterr()
+        assert status == 0, shown.err
+        return shown.out
+
+    return command
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    """Two series of four days of hours, the second ending a day early."""
+    hours = pd.date_range("2024-01-01", periods=96, freq="h")
+    values = 5 + np.sin(2 * np.pi * np.arange(96) / 24)
+    first = pd.DataFrame({"ds": hours, "id": "a", "y": values + np.linspace(0, 1, 96)})
+    second = pd.DataFrame({"ds": hours[:72], "id": "b", "y": 3 * values[:72]})
+    return pd.concat([first, second], ignore_index=True)
+
+
+@pytest.fixture
+def csv(table: pd.DataFrame, tmp_path: Path) -> Path:
+    table.to_csv(tmp_path / "my.csv", index=False)
+    return tmp_path / "my.csv"
+
+
+@pytest.fixture
+def naive(run: Run, csv: Path, tmp_path: Path) -> Path:
+    """Folder of a fitted SeasonalNaive."""
+    run("fit", "seasonal-naive", csv, *COLUMNS, *NAIVE, "-o", tmp_path / "naive")
+    return tmp_path / "naive"
+
+
+def test_help_costs_little_and_imports_nothing_heavy() -> None:
+    code = f"""
+import sys
+from seqdyn.cli import main
+status = main(["--help"])
+sys.stderr.write(" ".join(set({HEAVY!r}) & set(sys.modules)))
+raise SystemExit(status)
+"""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+
+    assert done.stderr == ""
+    assert all(command in done.stdout for command in cli.COMMANDS)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+
+
+def test_version(run: Run) -> None:
+    assert run("--version") == f"seqdyn {seqdyn.__version__}\n"
+
+
+@pytest.mark.parametrize("command", sorted(cli.COMMANDS))
+def test_every_command_explains_itself(command: str, run: Run) -> None:
+    assert f"usage: seqdyn {command}" in run(command, "--help")
+
+
+def test_a_run_is_a_folder_with_the_model_its_data_and_its_settings(naive: Path, table: pd.DataFrame) -> None:
+    assert type(seqdyn.load(naive)) is seqdyn.models.SeasonalNaive
+    expected = from_pandas(table, time="ds", series="id", value="y")
+    # Reading a CSV rounds the last digit of a float.
+    xr.testing.assert_allclose(read_sequences(naive / "data.nc")["target"], expected["target"], rtol=1e-15)
+    settings = yaml.safe_load((naive / "fit.yaml").read_text())
+    assert settings["model"] == "seasonal-naive"
+    assert settings["time"] == "ds"
+    assert settings["season_length"] == 24
+
+
+def test_a_forecast_is_that_of_the_library(run: Run, naive: Path, csv: Path, tmp_path: Path) -> None:
+    shown = run("forecast", naive, "-o", tmp_path / "f.nc", "--num-samples", 3, "--plot", tmp_path / "f.png")
+
+    context = read_sequences(csv, time="ds", series="id", value="y")
+    expected = seqdyn.load(naive).forecast(context, num_samples=3)
+    xr.testing.assert_identical(xr.load_dataset(tmp_path / "f.nc")["target"], expected["target"])
+    assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
+    assert "3 sample × 2 series × 24 time × 1 feature" in shown
+    assert str(tmp_path / "f.png") in shown
+
+
+def test_a_forecast_as_a_table(run: Run, naive: Path, tmp_path: Path) -> None:
+    run("forecast", naive, "-o", tmp_path / "f.csv", "--num-samples", 2)
+
+    table = pd.read_csv(tmp_path / "f.csv")
+    assert len(table) == 2 * 2 * 24
+    assert {"sample", "series", "time"} <= set(table.columns)
+
+
+def test_other_data_are_read_as_those_of_the_run(
+    run: Run, naive: Path, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    later = table.assign(ds=table["ds"] + pd.Timedelta(days=7), y=table["y"] * 2)
+    later.to_csv(tmp_path / "later.csv", index=False)
+
+    run("forecast", naive, "--data", tmp_path / "later.csv", "-o", tmp_path / "f.nc", "--num-samples", 1)
+
+    forecast = xr.load_dataset(tmp_path / "f.nc")
+    assert forecast["time"].values[0] == np.datetime64("2024-01-12T00")
+    last_day = later[(later["id"] == "a")]["y"].to_numpy()[-24:]
+    np.testing.assert_allclose(forecast["target"].sel(series="a").values.ravel(), last_day, rtol=1e-6)
+
+
+def test_settings_beside_an_output_give_it_again(run: Run, naive: Path, tmp_path: Path) -> None:
+    run("forecast", naive, "-o", tmp_path / "f.nc", "--num-samples", 2, "--seed", 5)
+    first = (tmp_path / "f.nc").read_bytes()
+    (tmp_path / "f.nc").unlink()
+
+    run("forecast", "--config", tmp_path / "f.yaml")
+
+    assert (tmp_path / "f.nc").read_bytes() == first
+
+
+def test_a_printed_configuration_can_be_fitted(run: Run, csv: Path, tmp_path: Path) -> None:
+    words = ["fit", "seasonal-naive", csv, *COLUMNS, *NAIVE, "-o", tmp_path / "run"]
+    (tmp_path / "c.yaml").write_text(run(*words, "--print_config"), encoding="utf-8")
+    assert not (tmp_path / "run").exists()
+
+    run("fit", "--config", tmp_path / "c.yaml")
+
+    assert seqdyn.load(tmp_path / "run").season_length == 24
+
+
+def test_evaluation_prints_the_pooled_scores_and_writes_those_of_each_window(
+    run: Run, csv: Path, tmp_path: Path
+) -> None:
+    run("fit", "seasonal-naive", csv, *COLUMNS, *NAIVE, "-o", tmp_path / "run", "--holdout", 48)
+
+    shown = run("evaluate", tmp_path / "run", "--num-windows", 2, "--num-samples", 2, "-o", tmp_path / "s.nc")
+    run("evaluate", tmp_path / "run", "--num-windows", 2, "--num-samples", 2, "-o", tmp_path / "s.csv")
+
+    data = read_sequences(csv, time="ds", series="id", value="y")
+    scores = seqdyn.evaluate(seqdyn.load(tmp_path / "run"), data, num_windows=2, num_samples=2)
+    assert f"crps               {scores.attrs['crps']:.4g}\n" in shown
+    xr.testing.assert_allclose(xr.load_dataset(tmp_path / "s.nc")["quantile_loss"], scores["quantile_loss"])
+    table = pd.read_csv(tmp_path / "s.csv")
+    # Each series and window; the second series has no value in the last window, hence no score there.
+    assert len(table) == 4
+    assert table["nd"].notna().sum() == 3
+
+
+def test_evaluation_on_the_training_data_warns(naive: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["evaluate", str(naive), "--num-windows", "1", "--num-samples", "1"]) == 0
+
+    warning = [line for line in capsys.readouterr().err.splitlines() if line.startswith("seqdyn: warning: ")]
+    assert len(warning) == 1
+    assert "the model was trained on data up to 2024-01-04" in warning[0]
+
+
+def test_tsdiff_from_a_file_to_draws(run: Run, csv: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    run("fit", "tsdiff", csv, *COLUMNS, *TINY, "--lags", "24", "--lower", 0, "-o", folder)
+    run("forecast", folder, "-o", tmp_path / "f.nc", "--num-samples", 2, "--seed", 0, "--guidance_scale", 2)
+    run("sample", folder, "-o", tmp_path / "d.nc", "--num-samples", 3, "--seed", 1)
+
+    model = seqdyn.load(folder)
+    assert model.hparams.lags == (24,)
+    assert model.hparams.lower == 0.0
+    assert model.history.sizes["epoch"] == 2
+    context = read_sequences(csv, time="ds", series="id", value="y")
+    expected = model.forecast(context, num_samples=2, seed=0, guidance_scale=2.0)
+    xr.testing.assert_allclose(xr.load_dataset(tmp_path / "f.nc")["target"], expected["target"])
+    draws = model.sample(3, seed=1)
+    xr.testing.assert_allclose(xr.load_dataset(tmp_path / "d.nc")["target"], draws["target"])
+
+
+def test_the_sizes_of_the_data_need_not_be_typed(run: Run, table: pd.DataFrame, tmp_path: Path) -> None:
+    wide = table.assign(z=table["y"] ** 2)
+    wide.to_csv(tmp_path / "wide.csv", index=False)
+
+    run(
+        "fit",
+        "tsdiff",
+        tmp_path / "wide.csv",
+        "--time",
+        "ds",
+        "--series",
+        "id",
+        "--value",
+        "y,z",
+        *TINY,
+        "-o",
+        tmp_path / "r",
+    )
+
+    assert seqdyn.load(tmp_path / "r").hparams.num_features == 2
+
+
+def test_covariates_of_the_future_are_the_rows_without_a_value(
+    run: Run, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    one = table[table["id"] == "a"]
+    future = pd.DataFrame({"ds": pd.date_range("2024-01-05", periods=24, freq="h"), "id": "a"})
+    rows = pd.concat([one, future], ignore_index=True)
+    rows.assign(price=np.arange(len(rows)) % 7.0).to_csv(tmp_path / "priced.csv", index=False)
+    columns = [*COLUMNS, "--covariates", "price"]
+
+    run("fit", "tsdiff", tmp_path / "priced.csv", *columns, *TINY, "-o", tmp_path / "r")
+    run("forecast", tmp_path / "r", "-o", tmp_path / "f.nc", "--num-samples", 1)
+
+    assert seqdyn.load(tmp_path / "r").hparams.num_covariates == 1
+    assert xr.load_dataset(tmp_path / "f.nc")["time"].values[0] == np.datetime64("2024-01-05")
+
+
+def test_a_finished_fit_can_be_continued_by_resume_only(run: Run, csv: Path, tmp_path: Path) -> None:
+    words = ["fit", "tsdiff", str(csv), *COLUMNS, *TINY, "-o", str(tmp_path / "run")]
+    run(*words)
+    assert cli.main(words) == 2
+
+    run(*words, "--resume", "--max-epochs", 3)
+
+    assert seqdyn.load(tmp_path / "run").history.sizes["epoch"] == 3
+
+
+def test_a_data_set_can_be_fitted_by_its_name(run: Run, tmp_path: Path) -> None:
+    run("fit", "seasonal-naive", "nyc_flights", *NAIVE, "-o", tmp_path / "run")
+
+    assert seqdyn.load(tmp_path / "run").data_info["num_series"] == 18
+
+
+def test_data_sets_are_listed_described_and_exported(run: Run, tmp_path: Path) -> None:
+    names = [line.split()[0] for line in run("datasets").splitlines()]
+    assert names == seqdyn.datasets.names()
+
+    shown = run("datasets", "nyc_flights", "-o", tmp_path / "flights.nc")
+
+    assert "licence" in shown
+    assert xr.load_dataset(tmp_path / "flights.nc")["target"].sizes["time"] == 8760
+
+
+def test_a_new_model_in_the_namespace_needs_no_change_of_the_command_line(
+    run: Run, csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class GrandMean(seqdyn.models.SeasonalNaive):
+        """The same value for ever.
+
+        Args:
+            prediction_length: Steps to forecast.
+            num_series: Number of series.
+        """
+
+        def __init__(self, prediction_length: int, num_series: int, season_length: int = 1) -> None:
+            super().__init__(season_length, prediction_length)
+            self.hyperparameters["num_series"] = num_series
+
+    monkeypatch.setattr(seqdyn.models, "GrandMean", GrandMean, raising=False)
+    monkeypatch.setattr(seqdyn.models, "__all__", [*seqdyn.models.__all__, "GrandMean"])
+
+    run("fit", "grand-mean", csv, *COLUMNS, "--prediction-length", 2, "-o", tmp_path / "run")
+    run("forecast", tmp_path / "run", "-o", tmp_path / "f.nc")
+
+    assert seqdyn.load(tmp_path / "run").hyperparameters["num_series"] == 2
+    assert xr.load_dataset(tmp_path / "f.nc").sizes["time"] == 2
+
+
+def test_the_demonstration_gets_its_arguments(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    calls = []
+
+    def main(output: str = "demo", seed: int = 0) -> None:
+        calls.append((output, seed))
+
+    monkeypatch.setattr("seqdyn.demo.main", main)
+    run("demo")
+    run("demo", "--output", "elsewhere", "--seed", 4)
+
+    assert calls == [("demo", 0), ("elsewhere", 4)]
+
+
+def fit_words(csv: Path, folder: Path) -> list[str]:
+    return ["fit", "seasonal-naive", str(csv), *COLUMNS, *NAIVE, "-o", str(folder)]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("forget", "there is no command 'forget'; commands are demo, fit"),
+        ("fit", "name a model and a file: seqdyn fit MODEL DATA -o RUN; models are linear"),
+        ("fit prophet x.csv", "there is no model 'prophet'; models are linear"),
+        ("fit seasonal-naive -o {new}", "seqdyn fit seasonal-naive needs --data"),
+        ("fit seasonal-naive {csv} -o {new}", "seqdyn fit seasonal-naive needs --season-length: Season m"),
+        ("fit seasonal-naive {csv} {naive}", "seqdyn fit seasonal-naive needs --output: folder of the run"),
+        (
+            "fit seasonal-naive no.csv {naive} -o {new}",
+            "there is no file no.csv and no data set of that name",
+        ),
+        ("fit seasonal-naive {csv} {naive} -o {new} --value z", "'z'"),
+        (
+            "fit seasonal-naive {csv} {columns} {naive} -o {new} --season-lenght 3",
+            "did you mean --season-length?",
+        ),
+        ("fit seasonal-naive {csv} {columns} {naive} -o {new} --season-length day", "--season-length is day"),
+        (
+            "fit seasonal-naive {csv} {columns} {naive} -o {new} --holdout 96",
+            "--holdout is 96, but the data has 96",
+        ),
+        ("fit seasonal-naive {csv} {columns} {naive} -o {tmp}/a/b", "there is no folder"),
+        ("fit seasonal-naive {csv} {columns} {naive} -o {csv}", "is a file; a run needs a folder"),
+        ("fit seasonal-naive {csv} {columns} {naive} -o {tmp}", "holds 'my.csv' but no run"),
+        ("fit tsdiff {csv} {columns} -o {new}", "prediction_length"),
+        ("forecast", "name the folder of a run or model: seqdyn forecast RUN"),
+        ("forecast {tmp} -o {tmp}/f.nc", "is not a model folder"),
+        ("forecast nowhere -o {tmp}/f.nc", "there is no model folder at nowhere"),
+        ("evaluate nowhere --num-windows 1", "there is no model folder at nowhere"),
+        ("fit --config {csv}", "must hold options as NAME: VALUE"),
+        ("datasets nothing", "there is no dataset 'nothing'"),
+    ],
+)
+def test_an_error_is_one_line_and_status_2(
+    words: str, message: str, csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {"csv": csv, "tmp": tmp_path, "new": tmp_path / "new"}
+    options = {"columns": " ".join(COLUMNS), "naive": " ".join(NAIVE)}
+
+    status = cli.main(words.format(**places, **options).split())
+
+    shown = capsys.readouterr()
+    errors = [line for line in shown.err.splitlines() if line.startswith("seqdyn: error: ")]
+    assert status == 2
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert "Traceback" not in shown.err
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("forecast {naive}", "the forecast would be lost; give it a file: -o forecast.nc"),
+        ("forecast {naive} -o {tmp}", "is a folder; name a file in it"),
+        ("forecast {naive} -o {tmp}/f.xlsx", "must end in .nc or .csv"),
+        ("forecast {naive} --plot {tmp}/f.gif", "must end in .png or .pdf or .svg"),
+        ("forecast {naive} -o {tmp}/none/f.nc", "there is no folder"),
+        ("forecast {naive} -o {tmp}/f.nc --guidance square", "seqdyn forecast has no option --guidance"),
+        ("forecast {naive} -o {tmp}/f.nc --num-samples 0", "num_samples must be at least 1"),
+        ("sample {naive} -o {tmp}/s.nc", "a SeasonalNaive cannot sample"),
+        ("evaluate {naive} --num-windows 9", "use num_windows=3"),
+        ("evaluate {naive}", "seqdyn evaluate needs --num-windows"),
+        ("fit seasonal-naive {csv} {options} -o {naive}", "already holds a run; go on with it by --resume"),
+    ],
+)
+def test_an_error_with_a_fitted_model_is_one_line(
+    words: str, message: str, naive: Path, csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {"naive": naive, "tmp": tmp_path, "csv": csv, "options": " ".join([*COLUMNS, *NAIVE])}
+    capsys.readouterr()
+    before = sorted(os.listdir(tmp_path))
+
+    status = cli.main(words.format(**places).split())
+
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("seqdyn: error: ")]
+    assert status == 2
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is not a model folder"):
+        cli.main(["forecast", str(tmp_path), "-o", "f.nc", "--debug"])
