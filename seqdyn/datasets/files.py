@@ -2,8 +2,8 @@
 
 A file is looked for in the installed package, below the folder that the environment variable ``SEQDYN_DATA``
 names, and in the user's cache (``SEQDYN_CACHE``, else the cache folder of the operating system), always as
-``<folder>/<file>``; last it is downloaded into the cache. The first hit counts. A file whose sha256 is not the
-recorded one is an error, never a reason to look further.
+``<folder>/<file>``; last it is downloaded into the cache. The first hit counts. A file whose sha256 is not
+the recorded one is an error, never a reason to look further.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def data_folder() -> Path | None:
         return None
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        raise ValueError(f"SEQDYN_DATA={name!r} is no folder; set it to the one that holds your files, or unset it.")
+        raise ValueError(
+            f"SEQDYN_DATA={name!r} is no folder; set it to the one that holds your files, or unset it."
+        )
     return folder
 
 
@@ -80,8 +82,8 @@ def verify(path: Path, sha256: str | None) -> None:
         _log.warning("no checksum is recorded for %s; it is read as it is (sha256 %s).", path, found)
     elif found != sha256.lower():
         raise ValueError(
-            f"{path} has sha256 {found}, expected {sha256.lower()}: the file is damaged or another version and was "
-            "not read; delete it and get it again."
+            f"{path} has sha256 {found}, expected {sha256.lower()}: the file is damaged or another version "
+            "and was not read; delete it and get it again."
         )
 
 
@@ -125,12 +127,14 @@ def _download(file: DataFile, sha256: str | None, allowed: bool) -> Path:
         raise FileNotFoundError(_missing(file, sha256, "downloads are switched off (download=False)"))
     if sha256 is None:
         raise FileNotFoundError(
-            _missing(file, sha256, "without a checksum it is not downloaded; pass sha256='...' to load() if you know it")
+            _missing(
+                file,
+                sha256,
+                "without a checksum it is not downloaded; pass sha256='...' to load() if you know it",
+            )
         )
     import pooch
 
-    pooch.get_logger().setLevel(logging.WARNING)
-    _log.info("downloading %s", file.url)
     target = cache_folder() / file.path
     fetch = pooch.HTTPDownloader(timeout=_TIMEOUT, chunk_size=1 << 20)
     try:
@@ -140,8 +144,8 @@ def _download(file: DataFile, sha256: str | None, allowed: bool) -> Path:
         raise FileNotFoundError(_missing(file, sha256, reason)) from error
     except ValueError as error:
         raise ValueError(
-            f"{file.url} does not deliver {file.path} with sha256 {sha256}: {error} Get the recorded version "
-            f"elsewhere and place it at <folder>/{file.path} with SEQDYN_DATA=<folder>."
+            f"{file.url} does not deliver {file.path} with sha256 {sha256}: {error} Get the recorded "
+            f"version elsewhere and place it at <folder>/{file.path} with SEQDYN_DATA=<folder>."
         ) from error
     return target
 
@@ -151,7 +155,7 @@ def _missing(file: DataFile, sha256: str | None, reason: str) -> str:
     here = f"SEQDYN_DATA={folder}" if folder else "SEQDYN_DATA (not set)"
     where = f" Get it from {file.url}." if file.url else ""
     return (
-        f"dataset file {file.path} (sha256 {sha256 or 'not recorded'}) is neither below {here} nor in the cache "
-        f"{cache_folder()}, and {reason}.{where}{' ' * bool(file.note)}{file.note} "
-        f"Place it at <folder>/{file.path} and set SEQDYN_DATA=<folder>."
+        f"dataset file {file.path} (sha256 {sha256 or 'not recorded'}) is neither below {here} nor in the "
+        f"cache {cache_folder()}, and {reason}.{where}{' ' * bool(file.note)}{file.note} Place it at "
+        f"<folder>/{file.path} and set SEQDYN_DATA=<folder>."
     )
