@@ -7,6 +7,7 @@ from seqdyn._lazy import attach
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
+        "ClassPool": "episodes",
         "EpisodeDataModule": "episodes",
         "SequenceDataModule": "sequences",
         "SequenceWindows": "windows",

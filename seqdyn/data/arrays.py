@@ -44,16 +44,16 @@ def from_numpy(
     """
     array = _stack_series(values)
     num_series, num_steps, num_features = array.shape
-    for name, labels, size in (("series", series, num_series), ("features", features, num_features)):
-        if labels is not None and len(labels) != size:
+    for name, given, size in (("series", series, num_series), ("features", features, num_features)):
+        if given is not None and len(given) != size:
             raise ValueError(
-                f"{name}= has {len(labels)} labels but the values hold {size} (shape {array.shape}: "
+                f"{name}= has {len(given)} labels but the values hold {size} (shape {array.shape}: "
                 "series, time, "
                 f"feature); give {size} labels or transpose the array."
             )
     if features is None:
         features = ["value"] if num_features == 1 else [f"value_{i}" for i in range(num_features)]
-    labels = np.arange(num_series) if series is None else series
+    labels = np.arange(num_series) if series is None else np.asarray(series)
     grid, place = _array_times(num_steps, time, freq, start)
     full = np.full((num_series, len(grid.values), num_features), np.nan, dtype=array.dtype)
     full[:, place] = array

@@ -142,15 +142,15 @@ def to_pandas(data: xr.Dataset, *, padding: bool = False) -> pd.DataFrame:
     """
     target = data[TARGET]
     is_sequence = set(target.dims) == {SERIES, TIME, FEATURE}
-    array = target.transpose(..., FEATURE)
+    array = target.transpose(*((SERIES, TIME) if is_sequence else ()), ..., FEATURE)
     rows = pd.MultiIndex.from_product([array[dim].to_index() for dim in array.dims[:-1]])
     values = array.values.reshape(len(rows), -1)
     keep = np.ones(len(rows), dtype=bool)
     if is_sequence:
-        mask = observed_mask(data.transpose(SERIES, TIME, ...))
+        mask = observed_mask(data.transpose(SERIES, TIME, FEATURE, ...))
         values = np.where(mask.reshape(values.shape), values, np.nan)
         if not padding and COVARIATES not in data:
-            steps = mask.any(axis=2)
+            steps = np.asarray(mask.any(axis=2))
             begun = np.logical_or.accumulate(steps, axis=1)
             to_come = np.logical_or.accumulate(steps[:, ::-1], axis=1)[:, ::-1]
             keep = (begun & to_come).ravel()

@@ -54,7 +54,7 @@ def regular_grid(
 def place_on_grid(stamps: pd.DatetimeIndex | np.ndarray, grid: Grid) -> np.ndarray:
     """Index of each stamp in the grid, (R,); every stamp is known to lie on it."""
     if isinstance(stamps, pd.DatetimeIndex):
-        return np.searchsorted(grid.values.asi8, stamps.asi8)  # type: ignore[union-attr]
+        return pd.DatetimeIndex(grid.values).get_indexer(stamps)
     step = (grid.values[-1] - grid.values[0]) / max(len(grid.values) - 1, 1)
     return np.rint((stamps - grid.values[0]) / (step or 1.0)).astype(np.int64)
 

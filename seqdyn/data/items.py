@@ -50,7 +50,7 @@ def read_gluonts(path: Path, freq: str | None = None) -> tuple[list[Item], str |
         ValueError: If a line is damaged (its number is named) or the frequency is not found.
     """
     notes: list[str] = []
-    items = []
+    items: list[Item] = []
     for line, entry in _json_entries(path):
         items.append(_gluonts_item(path, line, entry, len(items)))
     if not items:

@@ -206,7 +206,7 @@ def _from_archive(
                 "pass one of them."
             )
         picked[argument] = arrays.get(name if name is not None else default)
-    values = picked["value"]
+    values = np.asarray(picked["value"])
     if OBSERVED in arrays:
         mask = arrays[OBSERVED].astype(bool)
         values = np.where(mask if mask.ndim == values.ndim else mask[..., None], values, np.nan)

@@ -259,7 +259,7 @@ def summary(data: xr.Dataset) -> str:
 def fingerprint(data: xr.Dataset) -> str:
     """SHA-256 over observed values, mask and coordinates; equal for equal data in any dtype or resolution."""
     mask, time = observed_mask(data), data[TIME].values
-    parts = [np.where(mask, data[TARGET].values, 0.0).astype(np.float64), np.packbits(mask)]
+    parts: list[np.ndarray] = [np.where(mask, data[TARGET].values, 0.0).astype(np.float64), np.packbits(mask)]
     if COVARIATES in data:
         parts.append(data[COVARIATES].values.astype(np.float64))
     parts.append(as_stamps(time).asi8 if time.dtype.kind == "M" else time.astype(np.float64))
@@ -274,7 +274,7 @@ def fingerprint(data: xr.Dataset) -> str:
 
 def _spans(observed: np.ndarray) -> np.ndarray:
     """Steps from the first to the last observed one of each series; (M, T, C) → (M,)."""
-    steps = observed.any(axis=2)
+    steps = np.asarray(observed.any(axis=2))
     first, last = steps.argmax(axis=1), steps.shape[1] - 1 - steps[:, ::-1].argmax(axis=1)
     return np.where(steps.any(axis=1), last - first + 1, 0)
 
