@@ -209,15 +209,16 @@ def _check_observed(data: xr.Dataset, first: int) -> None:
     observed, start = observed_mask(data), data[TIME].values[first]
     if not observed[:, first:].any():
         raise ValueError(
-            f"no value is observed in the windows from {start} on, so there is nothing to score; cut the data "
+            f"no value is observed in the windows from {start} on, so there is nothing to score; cut them "
             "at the last observed step with data.sel(time=slice(None, STAMP))."
         )
     new = ~observed[:, :first].any(axis=(1, 2))
     if new.any():
         label = data[SERIES].values.tolist()[int(np.argmax(new))]
         raise ValueError(
-            f"{new.sum()} series have no observed value before the first window, which starts at {start}, "
-            f"the first is {label!r}; use fewer windows or leave it out with data.drop_sel(series=[{label!r}])."
+            f"{new.sum()} series have no observed value before the first window, which starts {start}, "
+            f"the first is {label!r}; use fewer windows or leave it out with "
+            f"data.drop_sel(series=[{label!r}])."
         )
 
 
@@ -248,6 +249,7 @@ def _assemble(windows: list[xr.Dataset], data: xr.Dataset, plan: _Plan) -> xr.Da
     starts = [plan.steps(index).start for index in range(len(windows))]
     times = data[TIME].values
     scores = sums.transpose(SERIES, WINDOW, ...).merge(cells)
+    scores[TIME].attrs = dict(data[TIME].attrs)
     return scores.assign_coords(
         {
             WINDOW: np.arange(len(windows)),

@@ -1,0 +1,92 @@
+"""What the figures share: colours, grids of panels, axes with times and units."""
+
+from __future__ import annotations
+
+import math
+from zoneinfo import ZoneInfo
+
+import matplotlib.dates as mdates
+import matplotlib.pyplot as plt
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+__all__ = ["COLORS", "figure_legend", "new_axes", "note", "panels", "soften", "time_axis", "value_label"]
+
+# Okabe and Ito's palette, told apart with any colour vision; grey for what was known before.
+COLORS = {"forecast": "#0072B2", "truth": "#D55E00", "history": "#777777", "other": "#009E73"}
+
+
+def panels(
+    count: int, *, width: float, height: float, sharex: bool = True, sharey: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """Make ``count`` panels of ``width`` × ``height`` inches, at most three in a row."""
+    columns = {1: 1, 2: 2, 4: 2}.get(count, 3)
+    rows = math.ceil(count / columns)
+    figure, grid = plt.subplots(
+        rows,
+        columns,
+        figsize=(width * columns, height * rows + 0.3),
+        layout=ConstrainedLayoutEngine(
+            wspace=0.05
+        ),  # keeps the last date of a panel off its neighbour's first
+        sharex=sharex,
+        sharey=sharey,
+        squeeze=False,
+    )
+    axes = list(grid.flat)
+    for spare in axes[count:]:
+        spare.remove()
+    for above in axes[max(count - columns, 0) : count]:
+        above.tick_params(labelbottom=True)  # the lowest of its column, even above an empty place
+    for ax in axes[:count]:
+        soften(ax)
+    return figure, axes[:count]
+
+
+def new_axes(ax: Axes | None, *, width: float, height: float) -> Axes:
+    """Return ``ax``, or the axes of a new figure."""
+    if ax is None:
+        _, ax = plt.subplots(figsize=(width, height), layout="constrained")
+    soften(ax)
+    return ax
+
+
+def soften(ax: Axes) -> None:
+    """Leave out the frame where there is no axis, and draw a light grid behind the data."""
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(True, color="#dddddd", linewidth=0.6)
+    ax.set_axisbelow(True)
+
+
+def time_axis(ax: Axes, time: xr.DataArray) -> None:
+    """Put few, short dates on the horizontal axis, in local time where the data name a zone."""
+    zone, units = time.attrs.get("timezone"), time.attrs.get("units")
+    if time.dtype.kind == "M":
+        tz = None if zone is None else ZoneInfo(str(zone))
+        locator = mdates.AutoDateLocator(tz=tz, minticks=3, maxticks=5)
+        ax.xaxis.set_major_locator(locator)
+        ax.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator, tz=tz))
+        units = zone
+    place = ax.get_subplotspec()
+    if place is None or place.is_last_row():
+        ax.set_xlabel("time" if units is None else f"time [{units}]")
+
+
+def value_label(feature: object, units: object) -> str:
+    """Name and unit of a value; the reader's stand-in name "value" gives way to the unit."""
+    if units in (None, "", "1"):
+        return str(feature)
+    return str(units) if feature == "value" else f"{feature} [{units}]"
+
+
+def figure_legend(figure: Figure, ax: Axes) -> None:
+    """Put the legend of one panel above all of them, once."""
+    handles, labels = ax.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
+
+
+def note(figure: Figure, text: str) -> None:
+    """Write a remark below the panels."""
+    figure.supxlabel(text, x=0.99, ha="right", fontsize="small", color=COLORS["history"])
