@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from seqdyn.data import from_numpy
+from seqdyn.data import from_numpy, read_sequences
 from seqdyn.errors import NotFittedError
 from seqdyn.metrics import crps, evaluate
 from seqdyn.models.baselines import LinearForecaster, SeasonalEnsemble, SeasonalNaive
@@ -393,13 +394,27 @@ def test_constructors_check_their_arguments(build: Any, message: str) -> None:
 # Real data ------------------------------------------------------------------------------------------------
 
 
-def test_seasonal_naive_scores_the_known_crps_on_exchange_rates(data_dir: Path) -> None:
-    items = exchange_windows(data_dir)
-    model = SeasonalNaive(season_length=5, prediction_length=30).fit(items[0].isel(time=slice(0, -30)))
+@pytest.fixture(scope="module")
+def exchange(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> list[xr.Dataset]:
+    """Five windows of eight rates: each ends with the 30 steps to forecast."""
+    path = data_dir / "exchange_rate_nips" / "exchange_rate_nips.tar.gz"
+    if not path.exists():
+        pytest.skip(f"{path} is missing")
+    folder = tmp_path_factory.mktemp("exchange")
+    with tarfile.open(path) as archive:
+        archive.extractall(folder, filter="data")
+    items = read_sequences(folder / "exchange_rate_nips" / "test" / "test.json")
+    # Line k is series k mod 8 up to the end of window k div 8; the reader pads the shorter ones.
+    windows = [items.isel(series=slice(8 * k, 8 * k + 8)) for k in range(5)]
+    return [window.isel(time=window.observed.all(["series", "feature"]).values) for window in windows]
+
+
+def test_seasonal_naive_scores_the_known_crps_on_exchange_rates(exchange: list[xr.Dataset]) -> None:
+    model = SeasonalNaive(season_length=5, prediction_length=30).fit(exchange[0].isel(time=slice(0, -30)))
 
     loss = size = 0.0
-    for item in items:
-        history, truth = item.isel(time=slice(0, -30)), item.isel(time=slice(-30, None))
+    for window in exchange:
+        history, truth = window.isel(time=slice(0, -30)), window.isel(time=slice(-30, None))
         total = abs(truth.target).sum().item()
         loss += crps(model.forecast(history, num_samples=1), truth) * total
         size += total
@@ -407,30 +422,12 @@ def test_seasonal_naive_scores_the_known_crps_on_exchange_rates(data_dir: Path) 
     assert round(loss / size, 5) == 0.01075
 
 
-def test_rolling_evaluation_gives_the_same_number(data_dir: Path) -> None:
-    items = exchange_windows(data_dir)[-8:]  # the last window of each series holds the others
-    values = np.stack([item.target.values[0] for item in items])
-    data = from_numpy(values, start="1990-01-01", freq="B")
-    model = SeasonalNaive(season_length=5, prediction_length=30).fit(data.isel(time=slice(0, -150)))
+def test_rolling_evaluation_scores_the_same(exchange: list[xr.Dataset]) -> None:
+    # The last window's series contain the other windows.
+    panel = exchange[-1]
+    model = SeasonalNaive(season_length=5, prediction_length=30).fit(panel.isel(time=slice(0, -150)))
 
-    scores = evaluate(model, data, num_windows=5, num_samples=3, progress=False)
+    scores = evaluate(model, panel, num_windows=5, num_samples=3, progress=False)
 
     assert round(scores.attrs["crps"], 5) == 0.01075
-    assert scores.sizes["series"] == 8
-
-
-def exchange_windows(data_dir: Path) -> list[xr.Dataset]:
-    """The 40 test items: line k is series k mod 8 up to the end of window k div 8."""
-    import json
-    import tarfile
-
-    path = data_dir / "exchange_rate_nips" / "exchange_rate_nips.tar.gz"
-    if not path.exists():
-        pytest.skip(f"{path} is missing")
-    with tarfile.open(path) as archive:
-        file = archive.extractfile("exchange_rate_nips/test/test.json")
-        assert file is not None
-        lines = [json.loads(line) for line in file]
-    return [
-        from_numpy(np.array(line["target"])[None, :, None], start=line["start"], freq="B") for line in lines
-    ]
+    assert scores.quantile_loss.shape == (8, 5, 9)
