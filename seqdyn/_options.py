@@ -45,13 +45,17 @@ class Options:
         prog: The command as typed, for messages and help.
         positionals: Names of the options that may be given by position.
         description: What the command does.
+        num_typed: How many of ``positionals`` are in ``prog`` already.
     """
 
-    def __init__(self, prog: str, positionals: Sequence[str], description: str) -> None:
+    def __init__(
+        self, prog: str, positionals: Sequence[str], description: str, *, num_typed: int = 0
+    ) -> None:
         from jsonargparse import ArgumentParser
 
         self._prog = prog
         self._positionals = list(positionals)
+        self._num_typed = num_typed
         self._description = description
         self._options: dict[str, _Option] = {}
         self._group = "options"
@@ -147,12 +151,10 @@ class Options:
 
     def help(self) -> str:
         """Everything there is to know about the command."""
-        positionals = "".join(f" [{name.upper()}]" for name in self._positionals)
-        lines = [
-            f"usage: {self._prog}{positionals} [--OPTION VALUE ...]",
-            "",
-            *textwrap.wrap(self._description, 100),
-        ]
+        names = self._positionals[self._num_typed :]
+        words = [name.upper() if self._options[name].required else f"[{name.upper()}]" for name in names]
+        usage = " ".join(["usage:", self._prog, *words, "[--OPTION VALUE ...]"])
+        lines = [usage, "", *textwrap.wrap(self._description, 100)]
         group = ""
         for name, option in self._options.items():
             if option.group != group:
@@ -187,7 +189,7 @@ class Options:
             name, root = self._name(option)
             if not equals:
                 value = self._value(option, root, rest)
-            tokens.append(f"--{name}={_brackets(value, self._hint(root))}")
+            tokens.append(f"--{name}={_as_yaml(value, self._hint(root))}")
         if len(positional) > len(self._positionals):
             expected = " ".join(name.upper() for name in self._positionals) or "no argument"
             raise ValueError(
@@ -325,9 +327,11 @@ def _members(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
 
 
-def _brackets(value: str, hint: Any) -> str:
-    """Write ``24,168`` or ``24`` as a list where a sequence is expected and a text is not what is meant."""
+def _as_yaml(value: str, hint: Any) -> str:
+    """A value as typed in YAML: ``None`` is null, and ``24,168`` or ``24`` a list where one is meant."""
     members = _members(hint)
+    if value == "None" and type(None) in members:
+        return "null"
     sequences = [m for m in members if typing.get_origin(m) in (Sequence, list, tuple)]
     if not sequences or value.startswith("[") or value == "null":
         return value

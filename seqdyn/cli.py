@@ -260,7 +260,8 @@ def _list_models(argv: Sequence[str]) -> None:
 
 
 def _fit_options(cls: Any) -> Options:
-    options = Options(f"seqdyn fit {command_name(cls.__name__)}", ["model", "data"], summary(cls))
+    prog = f"seqdyn fit {command_name(cls.__name__)}"
+    options = Options(prog, ["model", "data"], summary(cls), num_typed=1)
     options.add("model", str, "name of the model")
     options.add("data", str, "file, or name of a data set (seqdyn datasets lists them)", required=True)
     options.add("output", str, "folder of the run", required=True, aliases=("-o", "--run"))
@@ -293,7 +294,8 @@ def _run_options(verb: str, argv: Sequence[str], text: str) -> tuple[Options, An
     run = peek(argv, "run")
     if run is None and not {"-h", "--help"} & set(argv):
         raise ValueError(f"name the folder of a run or model: seqdyn {verb} RUN.")
-    options = Options(f"seqdyn {verb}", ["run"], text)
+    prog = f"seqdyn {verb}" + (f" {run}" if run else "")
+    options = Options(prog, ["run"], text, num_typed=int(run is not None))
     options.add("run", str, "folder that seqdyn fit wrote, or a saved model", required=True)
     return options, None if run is None else seqdyn.load(run)
 

@@ -366,11 +366,11 @@ def test_an_error_is_one_line_and_status_2(
         ("forecast {naive} -o {tmp}/f.xlsx", "must end in .nc or .csv"),
         ("forecast {naive} --plot {tmp}/f.gif", "must end in .png or .pdf or .svg"),
         ("forecast {naive} -o {tmp}/none/f.nc", "there is no folder"),
-        ("forecast {naive} -o {tmp}/f.nc --guidance square", "seqdyn forecast has no option --guidance"),
+        ("forecast {naive} -o {tmp}/f.nc --guidance square", "{naive} has no option --guidance"),
         ("forecast {naive} -o {tmp}/f.nc --num-samples 0", "num_samples must be at least 1"),
         ("sample {naive} -o {tmp}/s.nc", "a SeasonalNaive cannot sample"),
         ("evaluate {naive} --num-windows 9", "use num_windows=3"),
-        ("evaluate {naive}", "seqdyn evaluate needs --num-windows"),
+        ("evaluate {naive}", "{naive} needs --num-windows"),
         ("fit seasonal-naive {csv} {options} -o {naive}", "already holds a run; go on with it by --resume"),
     ],
 )
@@ -386,7 +386,7 @@ def test_an_error_with_a_fitted_model_is_one_line(
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("seqdyn: error: ")]
     assert status == 2
     assert len(errors) == 1
-    assert message in errors[0]
+    assert message.format(**places) in errors[0]
     assert sorted(os.listdir(tmp_path)) == before
 
 

@@ -70,6 +70,8 @@ def test_hyphens_and_underscores_spell_the_same_option(options: Options, spellin
         ("--lower 0", "lower", 0.0),
         ("--lower -1e3", "lower", -1000.0),
         ("--lower null", "lower", None),
+        ("--lower None", "lower", None),
+        ("--preset None", "preset", None),
         ("--columns y", "columns", "y"),
         ("--columns 24", "columns", "24"),
         ("--columns a,b", "columns", ["a", "b"]),
@@ -163,6 +165,7 @@ def test_help_shows_the_docstring_and_the_defaults(
         options.parse(["--help"])
 
     shown = " ".join(capsys.readouterr().out.split())
+    assert "usage: seqdyn do [SOURCE] [--OPTION VALUE ...]" in shown
     assert "--prediction-length Steps ahead, at most 80 % of the data. (int, required)" in shown
     assert "--output, -o a folder (str)" in shown
     assert "--shuffle Whether to shuffle. (bool, default False)" in shown
