@@ -82,9 +82,11 @@ def run_data(values: Mapping[str, Any], reading: Mapping[str, Any]) -> xr.Datase
 
 def split_future(data: xr.Dataset) -> tuple[xr.Dataset, xr.DataArray | None]:
     """Data up to the last observed step, and the covariates after it if there are any."""
+    import numpy as np
+
     from seqdyn.data.schema import COVARIATES, TIME, observed_mask
 
-    steps = observed_mask(data).any(axis=(0, 2)).nonzero()[0]
+    steps = np.flatnonzero(observed_mask(data).any(axis=(0, 2)))
     end = int(steps[-1]) + 1 if len(steps) else data.sizes[TIME]
     past, future = data.isel({TIME: slice(0, end)}), data.isel({TIME: slice(end, None)})
     return past, future[COVARIATES] if COVARIATES in data and future.sizes[TIME] else None

@@ -254,7 +254,7 @@ def _help(name: str, option: _Option) -> list[str]:
     return first + [start + line for start, line in zip(margin, lines, strict=True)]
 
 
-def arguments(function: Function, values: dict[str, Any]) -> dict[str, Any]:
+def arguments(function: Function, values: Mapping[str, Any]) -> dict[str, Any]:
     """Those of ``values`` that are parameters of ``function``."""
     return {name: values[name] for name in _parameters(function) if name in values}
 

@@ -112,7 +112,7 @@ def _complain(message: str, status: int = 2) -> int:
     return status
 
 
-def _show_warning(message: Warning | str, *_: Any) -> None:
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     _complain(f"warning: {message}")
 
 
@@ -176,7 +176,8 @@ def _sample(argv: Sequence[str]) -> None:
     options.add("output", str, "file for the draws, .nc or .csv", required=True, aliases=("-o",))
     _add_verb(options, model, "sample")
     values = options.parse(argv)
-    output = _path(values, "output", TABLES)
+    output = Path(values["output"])
+    check_file(output, TABLES)
 
     passed = _passed(model.sample, values, options, {})
     if "covariates" in passed:
