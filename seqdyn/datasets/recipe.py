@@ -35,7 +35,7 @@ class Recipe:
         read: Takes their paths in that order, returns the Dataset.
         freq: Step of the time axis: a pandas alias, or a number for numeric time; None for snapshots.
         prediction_length: Forecast length in steps: that of the published benchmark, else a sensible one.
-        num_windows: Number of consecutive test windows of the published benchmark; None without one.
+        num_windows: Number of consecutive test windows, likewise; None where nothing suggests one.
         notes: What a user must know before trusting a result.
     """
 

@@ -354,7 +354,6 @@ RECIPES = (
         read=read_tmy3,
         freq="h",
         prediction_length=24,
-        num_windows=7,
         notes=(
             "Twelve months from different years in a nominal year: the step from month to month is no real "
             "one."
