@@ -314,8 +314,9 @@ class LinearForecaster(_Baseline):
     over all windows of all series and features, each divided by the mean absolute value s of its context x. A
     sample path adds the whole residual vector, in units of s, of a window drawn from the training data, which
     keeps the dependence between steps and features. The residuals come from fits to the other fifths of the
-    training time, so that they are as wide as errors on new data. A context that is zero throughout is
-    forecast as zero.
+    training time, so that they are as wide as errors on new data; those of all hours and days share one law,
+    so that intervals are too wide where a series is calm and too narrow where it is not. A context that is
+    zero throughout is forecast as zero.
 
     A missing value of a context is replaced by the last one before it; windows whose future has a missing
     value do not enter the fit.

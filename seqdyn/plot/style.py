@@ -75,10 +75,13 @@ def time_axis(ax: Axes, time: xr.DataArray) -> None:
 
 
 def value_label(feature: object, units: object) -> str:
-    """Name and unit of a value; the reader's stand-in name "value" gives way to the unit."""
+    """Name and unit of a value; the unit alone where it says both, or for the stand-in name "value"."""
     if units in (None, "", "1"):
         return str(feature)
-    return str(units) if feature == "value" else f"{feature} [{units}]"
+    if feature == "value" or str(feature) in str(units):
+        return str(units)
+    label = f"{feature} [{units}]"
+    return label if len(label) <= 22 else label.replace(" [", "\n[")
 
 
 def figure_legend(figure: Figure, ax: Axes) -> None:

@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 
 from seqdyn import metrics
+from seqdyn.metrics import ensemble
 
 LEVELS = np.arange(1, 10) / 10
 
@@ -145,6 +146,16 @@ def test_energy_score_measures_whole_paths(pair: tuple[xr.Dataset, xr.Dataset]) 
     expected = norm(x - y).mean(axis=0) - 0.5 * norm(x[:, None] - x[None]).mean(axis=(0, 1))
 
     assert metrics.energy_score(forecast, truth) == pytest.approx(expected.mean(), rel=1e-12)
+
+
+def test_energy_score_is_the_same_in_small_blocks(
+    pair: tuple[xr.Dataset, xr.Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = metrics.energy_score(*pair)
+
+    monkeypatch.setattr(ensemble, "_ENERGY_ELEMENTS", 1)
+
+    assert metrics.energy_score(*pair) == pytest.approx(whole, rel=1e-12)
 
 
 def test_energy_score_of_a_scalar_is_the_crps() -> None:

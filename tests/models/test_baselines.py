@@ -13,7 +13,7 @@ import xarray as xr
 
 from seqdyn.data import from_numpy, read_sequences
 from seqdyn.errors import NotFittedError
-from seqdyn.metrics import crps, evaluate
+from seqdyn.metrics import Forecaster, crps, evaluate
 from seqdyn.models.baselines import LinearForecaster, SeasonalEnsemble, SeasonalNaive
 from seqdyn.models.ridge import fill_forward
 
@@ -260,6 +260,7 @@ def test_forecasts_have_the_documented_form(fitted: Any, data: xr.Dataset) -> No
     assert forecast.time[0] - data.time[-1] == np.timedelta64(1, "h")
     assert np.isfinite(forecast.target).all()
     assert fitted.history is None
+    assert isinstance(fitted, Forecaster)
 
 
 def test_equal_seeds_give_equal_draws(fitted: Any, data: xr.Dataset) -> None:

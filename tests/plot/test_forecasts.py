@@ -124,6 +124,24 @@ def test_numeric_times_carry_their_unit() -> None:
     assert ax.get_ylabel() == "value"
 
 
+@pytest.mark.parametrize(
+    ("feature", "units", "label"),
+    [
+        ("value", None, "value"),
+        ("value", "MW", "MW"),
+        ("load", "MW", "load [MW]"),
+        ("departures", "departures / hour", "departures / hour"),
+        ("wind speed at hub height", "m / s", "wind speed at hub height\n[m / s]"),
+    ],
+)
+def test_the_vertical_axis_says_what_and_in_which_unit(feature: str, units: str | None, label: str) -> None:
+    data = from_numpy(np.arange(20.0)[None], features=[feature], units=units)
+
+    ax = plot.forecast(SeasonalEnsemble(2, 3, 4).fit(data).forecast(data, seed=0))
+
+    assert ax.get_ylabel() == label
+
+
 def test_one_panel_is_an_axes_and_many_are_noted(data: xr.Dataset, forecast: xr.Dataset) -> None:
     single = plot.forecast(forecast, series=["west"])
     assert isinstance(single, Axes)
