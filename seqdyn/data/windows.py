@@ -109,10 +109,11 @@ def _stretches(steps: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray, 
         steps: Whether anything is observed, (M, T).
         length: Window length.
     """
+    seen_at_all: np.ndarray = np.any(steps, axis=1)
     first = steps.argmax(axis=1)
     end = steps.shape[1] - steps[:, ::-1].argmax(axis=1)
     found = [np.stack([np.arange(len(steps)), first, end - length], axis=1)]
-    gappy = np.flatnonzero(steps.any(axis=1) & (steps.sum(axis=1) <= end - first - length))
+    gappy = np.flatnonzero(seen_at_all & (steps.sum(axis=1) <= end - first - length))
     for i in gappy:  # only a gap of a whole window splits a series
         seen = np.flatnonzero(steps[i])
         cuts = np.flatnonzero(np.diff(seen) > length)
@@ -121,7 +122,7 @@ def _stretches(steps: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray, 
         found.append(np.stack([np.full(len(firsts), i), firsts, lasts], axis=1))
     found[0] = np.delete(found[0], gappy, axis=0)
     table = np.concatenate(found)
-    table = table[(table[:, 2] >= table[:, 1]) & steps.any(axis=1)[table[:, 0]]]
+    table = table[(table[:, 2] >= table[:, 1]) & seen_at_all[table[:, 0]]]
     table = table[np.lexsort((table[:, 1], table[:, 0]))]
     return table[:, 0], table[:, 1], table[:, 2]
 

@@ -192,8 +192,9 @@ class Model(pl.LightningModule, abc.ABC):
                 model = cls(**record.hyperparameters, **modules)
             model.restore(record)
         except (TypeError, RuntimeError) as error:
+            reason = " ".join(str(error).split("\n")[:2]).replace("\t", "")  # torch lists every tensor
             raise ValueError(
-                f"{path} does not fit {cls.__name__} of this version of seqdyn ({error}); if the model was "
+                f"{path} does not fit {cls.__name__} of this version of seqdyn ({reason}); if the model was "
                 f"built with networks of your own, hand them in again: {cls.__name__}.load(path, "
                 "NAME=network)."
             ) from error

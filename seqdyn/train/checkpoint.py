@@ -102,6 +102,8 @@ class CheckpointFile:
                 f"{_RESTART}"
             )
         try:
+            if not data.startswith(b"PK"):  # older formats than a zip archive are none of ours
+                raise ValueError("no zip archive")
             checkpoint = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         except _UNREADABLE as error:
             raise ValueError(

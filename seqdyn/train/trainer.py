@@ -23,9 +23,12 @@ __all__ = ["run_trainer"]
 
 logger = logging.getLogger("seqdyn")
 
-# Harmless in every small fit: loaders over memory need no workers, and modules are put into training mode
+# Harmless in every small fit: loaders over memory need no workers, validation data are optional, and a
+# machine may have an accelerator that was not asked for.
 # below.
 _HARMLESS = (
+    r"Total length of `list` across ranks is zero",
+    r"You defined a `validation_step` but have no `val_dataloader`",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     r"The '\w+' does not have many workers which may be a bottleneck",
     r"GPU available but not used",
@@ -98,6 +101,7 @@ def run_trainer(
             callbacks=everyone,
             plugins=plugins or None,
         )
+        logger.info("training on %s", trainer.strategy.root_device)
         model.train()
         try:
             with _interruptible():

@@ -1,0 +1,223 @@
+"""What every model of the namespace promises, one line a model.
+
+A line gives a factory, the arguments of its fit, and the verbs it has.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+import pytorch_lightning as pl
+import safetensors.torch
+import torch
+import xarray as xr
+
+import seqdyn
+from seqdyn.models import LinearForecaster, SeasonalEnsemble, SeasonalNaive, TSDiff
+from seqdyn.models.base import Model
+
+
+class Line(NamedTuple):
+    """One model of the contract.
+
+    Attributes:
+        make: Builds the model.
+        draws: Whether forecasts differ between seeds.
+        forecast: Further arguments of ``forecast``.
+    """
+
+    make: Callable[[], Any]
+    draws: bool = True
+    forecast: dict[str, Any] = {}
+
+
+def tsdiff() -> TSDiff:
+    return TSDiff(
+        context_length=24, prediction_length=6, lags=(), hidden_size=8, num_blocks=1, state_size=8,
+        embedding_size=8, num_diffusion_steps=8, batch_size=8, batches_per_epoch=4,
+    )  # fmt: skip
+
+
+MODELS = {
+    "TSDiff": Line(tsdiff),
+    "LinearForecaster": Line(lambda: LinearForecaster(context_length=24, prediction_length=6)),
+    "SeasonalEnsemble": Line(lambda: SeasonalEnsemble(season_length=6, num_seasons=3, prediction_length=6)),
+    "SeasonalNaive": Line(lambda: SeasonalNaive(season_length=6, prediction_length=6), draws=False),
+}
+
+
+def make_data(dtype: type = np.float32) -> xr.Dataset:
+    time = pd.date_range("2024-03-30", periods=96, freq="h")
+    wave = np.sin(2 * np.pi * np.arange(96) / 6)[None, :, None] * np.array([1.0, 5.0, 0.2])[:, None, None]
+    values = wave + np.random.default_rng(0).normal(3.0, 0.1, (3, 96, 1))
+    return xr.Dataset(
+        {"target": (("series", "time", "feature"), values.astype(dtype), {"units": "MW"})},
+        {"series": ["north", "south", "west"], "time": ("time", time, {"freq": "h"}), "feature": ["load"]},
+    )
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def line(request: pytest.FixtureRequest) -> Line:
+    return MODELS[request.param]
+
+
+@pytest.fixture(scope="module")
+def data() -> xr.Dataset:
+    return make_data()
+
+
+def fit(line: Line, data: xr.Dataset, seed: int = 0, model: Any = None) -> Any:
+    model = line.make() if model is None else model
+    options = {"enable_progress_bar": False} if isinstance(model, pl.LightningModule) else {}
+    return model.fit(data, max_epochs=2, seed=seed, **options)
+
+
+@pytest.fixture(scope="module")
+def fitted(line: Line, data: xr.Dataset) -> Iterator[Any]:
+    with seqdyn.rng.fork_rng(0):
+        yield fit(line, data)
+
+
+def forecast(line: Line, model: Any, context: xr.Dataset, seed: int | None = 0) -> xr.Dataset:
+    return model.forecast(context, num_samples=5, seed=seed, **line.forecast)
+
+
+def test_every_model_of_the_namespace_has_a_line() -> None:
+    names = {name for name in seqdyn.models.__all__ if isinstance(getattr(seqdyn.models, name), type)}
+
+    assert names - {"Model"} == MODELS.keys()
+
+
+def test_fitting_returns_the_model_with_a_finite_history_and_what_it_saw(
+    fitted: Any, data: xr.Dataset
+) -> None:
+    if isinstance(fitted, Model):
+        assert fitted.history.sizes == {"epoch": 2}
+        assert all(np.isfinite(values).all() for values in fitted.history.data_vars.values())
+    else:
+        assert fitted.history is None  # closed form: no loss was descended
+    assert fitted.data_info == json.loads(json.dumps(seqdyn.data.schema.describe(data)))
+
+
+def test_a_fitted_model_sits_in_eval_mode_and_needs_no_gradients(
+    fitted: Any, line: Line, data: xr.Dataset
+) -> None:
+    if isinstance(fitted, torch.nn.Module):
+        assert not any(module.training for module in fitted.modules())
+        forecast(line, fitted, data)
+        assert not any(module.training for module in fitted.modules())
+        assert all(parameter.grad is None for parameter in fitted.parameters())
+
+
+def test_equal_seeds_give_bit_equal_fits(line: Line, fitted: Any, data: xr.Dataset) -> None:
+    torch.randn(3)
+    again, other = fit(line, data), fit(line, data, seed=1)
+
+    xr.testing.assert_identical(forecast(line, again, data), forecast(line, fitted, data))
+    if isinstance(fitted, torch.nn.Module):
+        for value, expected in zip(again.parameters(), fitted.parameters(), strict=True):
+            assert torch.equal(value, expected)
+        pairs = zip(other.parameters(), fitted.parameters(), strict=True)
+        assert not all(torch.equal(value, expected) for value, expected in pairs)
+
+
+def test_a_forecast_has_the_documented_dims_coords_and_attributes(
+    line: Line, fitted: Any, data: xr.Dataset
+) -> None:
+    result = forecast(line, fitted, data)
+
+    assert result["target"].dims == ("sample", "series", "time", "feature")
+    assert result["target"].shape == (5, 3, 6, 1)
+    assert result["target"].attrs["units"] == "MW"
+    assert result["series"].values.tolist() == ["north", "south", "west"]
+    assert result["feature"].values.tolist() == ["load"]
+    expected = pd.date_range("2024-04-03", periods=6, freq="h")
+    np.testing.assert_array_equal(result["time"].values, expected.values)
+    assert result.attrs["model"] == type(fitted).__name__
+    assert result.attrs["seqdyn_version"] == seqdyn.__version__
+    assert result.attrs["seed"] == 0
+    assert np.isfinite(result["target"]).all()
+
+
+def test_equal_seeds_give_equal_forecasts_and_others_differ(
+    line: Line, fitted: Any, data: xr.Dataset
+) -> None:
+    first = forecast(line, fitted, data)
+
+    xr.testing.assert_identical(forecast(line, fitted, data), first)
+    assert first["target"].equals(forecast(line, fitted, data, seed=1)["target"]) is not line.draws
+
+
+def test_the_callers_random_state_is_untouched(line: Line, fitted: Any, data: xr.Dataset) -> None:
+    model = line.make()
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+
+    forecast(line, fitted, data)
+    fit(line, data, model=model)
+
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)
+
+
+def test_a_saved_model_comes_back_with_identical_forecasts(
+    line: Line, fitted: Any, data: xr.Dataset, tmp_path: Path
+) -> None:
+    fitted.save(tmp_path / "model")
+    with seqdyn.rng.fork_rng(5):
+        before = torch.get_rng_state()
+        loaded = seqdyn.load(tmp_path / "model")
+        assert torch.equal(torch.get_rng_state(), before)
+
+    assert type(loaded) is type(fitted)
+    xr.testing.assert_identical(forecast(line, loaded, data), forecast(line, fitted, data))
+    assert loaded.data_info == fitted.data_info
+    if fitted.history is not None:
+        xr.testing.assert_identical(loaded.history, fitted.history)
+
+
+def test_its_weights_are_safetensors_and_its_description_is_json(fitted: Any, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "model")
+
+    tensors = safetensors.torch.load_file(tmp_path / "model" / "model.safetensors")
+    content = json.loads((tmp_path / "model" / "model.json").read_text())
+
+    assert content["class"] == type(fitted).__name__
+    if isinstance(fitted, torch.nn.Module):
+        assert tensors.keys() == fitted.state_dict().keys()
+
+
+def test_data_in_double_precision_work(line: Line, fitted: Any, data: xr.Dataset) -> None:
+    model = fit(line, data.astype(np.float64))
+
+    difference = forecast(line, model, data.astype(np.float64)) - forecast(line, fitted, data)
+
+    # The same values in two types: results agree to the rounding of float32.
+    assert float(abs(difference["target"]).max()) < 1e-3
+
+
+@pytest.mark.parametrize("verb", ["fit", "forecast"])
+def test_nan_is_refused_with_its_place(line: Line, fitted: Any, data: xr.Dataset, verb: str) -> None:
+    broken = data.copy(deep=True)
+    broken["target"][1, 40, 0] = np.nan
+
+    with pytest.raises(ValueError, match=r"NaN at series='south' \(index 1\), time='2024-03-31 16:00:00'"):
+        fit(line, broken) if verb == "fit" else forecast(line, fitted, broken)
+
+
+@pytest.mark.gpu
+def test_it_works_on_a_gpu(line: Line, fitted: Any, data: xr.Dataset, tmp_path: Path) -> None:
+    if not isinstance(fitted, torch.nn.Module):
+        pytest.skip("computes with NumPy")
+    fitted.save(tmp_path / "model")
+    on_gpu = seqdyn.load(tmp_path / "model").to("cuda")
+
+    difference = forecast(line, on_gpu, data) - forecast(line, fitted, data)
+
+    assert float(abs(difference["target"]).quantile(0.99)) < 1e-3
+    assert fit(line, data).device.type == "cuda"
