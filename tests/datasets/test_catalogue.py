@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import dataclasses
 import hashlib
 import re
@@ -117,7 +118,7 @@ def test_the_panel_has_whole_counts_quiet_nights_and_the_storm_of_february() -> 
     assert total[(local.hour >= 2) & (local.hour < 5)].mean() < 0.1
     assert total.groupby(local.hour).mean().idxmax() == 8
     assert str(per_day.idxmin().date()) == "2013-02-09"
-    assert per_day[per_day.index.dayofweek == 5].median() < 0.85 * per_day.median()
+    assert per_day[per_day.index.day_of_week == 5].median() < 0.85 * per_day.median()
 
 
 def test_the_panel_equals_its_checksum_file() -> None:
@@ -125,6 +126,13 @@ def test_the_panel_equals_its_checksum_file() -> None:
 
     assert hashlib.sha256(EMBEDDED.read_bytes()).hexdigest() == recorded
     assert EMBEDDED.stat().st_size < 120_000
+
+
+def test_the_panel_is_package_data() -> None:
+    settings = configparser.ConfigParser()
+    settings.read(CARDS.parent / "setup.cfg")
+
+    assert "embedded/*" in settings["options.package_data"]["seqdyn.datasets"].split()
 
 
 def test_loading_the_panel_needs_no_torch() -> None:
