@@ -129,7 +129,7 @@ def check_labels(data: xr.Dataset, variable: str, dim: str) -> None:
 
 
 def frequency(data: xr.Dataset) -> str | float:
-    """Step of the time axis: a pandas alias for datetimes, a number for numeric times.
+    """Step of the time axis: a pandas alias for datetimes, a number for numeric times (1 for a single one).
 
     Raises:
         ValueError: If it is neither recorded in ``data.time.attrs["freq"]`` nor visible in the stamps.
@@ -139,16 +139,14 @@ def frequency(data: xr.Dataset) -> str | float:
     if time.dtype.kind != "M":
         if len(time) > 1:
             return float(time.values[-1] - time.values[0]) / (len(time) - 1)
-        if noted is not None:
-            return float(noted)
-    elif noted is not None:
+        return 1.0 if noted is None else float(noted)
+    if noted is not None:
         return normalize_freq(str(noted))
-    elif found := infer_freq(as_stamps(time.values), time.attrs.get("timezone")):
+    if found := infer_freq(as_stamps(time.values), time.attrs.get("timezone")):
         return found
-    example = "'h'" if time.dtype.kind == "M" else "1.0"
     raise ValueError(
-        f"the frequency of {len(time)} time stamp(s) is unknown; state it: "
-        f"data.time.attrs['freq'] = {example}."
+        f"the frequency of {len(time)} time stamp(s) is unknown; state it: data.time.attrs['freq'] = 'h' "
+        "(yours)."
     )
 
 

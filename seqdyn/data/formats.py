@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
+import csv
 import difflib
 import gzip
+import lzma
 import os
 import warnings
 import zipfile
@@ -74,7 +77,7 @@ def file_format(path: Path, formats: tuple[str, ...]) -> str:
         )
     else:
         suffixes = [suffix.lower() for suffix in path.suffixes]
-        last = suffixes[-2:-1] if suffixes[-1:] in ([".gz"], [".bz2"], [".xz"], [".zip"]) else suffixes[-1:]
+        last = suffixes[-2:-1] if suffixes[-1:] in ([".gz"], [".bz2"], [".xz"]) else suffixes[-1:]
         found = _SUFFIXES.get(last[0], "") if last else ""
     if found in formats:
         return found
@@ -159,8 +162,14 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def open_text(path: Path, encoding: str = "utf-8") -> IO[str]:
-    """Open a text file that may be gzipped."""
-    return gzip.open(path, "rt", encoding=encoding) if path.suffix == ".gz" else path.open(encoding=encoding)
+    """Open a text file that may be compressed by gzip, bzip2 or xz."""
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding=encoding)
+    if path.suffix == ".bz2":
+        return bz2.open(path, "rt", encoding=encoding)
+    if path.suffix == ".xz":
+        return lzma.open(path, "rt", encoding=encoding)
+    return path.open(encoding=encoding)
 
 
 def frame_from_polars(frame: Any) -> pd.DataFrame:
@@ -193,14 +202,14 @@ def damage_reported(path: Path) -> Iterator[None]:
             "sep=';' (or "
             "on_bad_lines='skip')."
         ) from error
-    except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, zipfile.BadZipFile) as error:
         raise ValueError(f"{path.name!r} cannot be unpacked ({error}); {_DAMAGED}") from error
     except PermissionError:
         raise
     except (OSError, KeyError, RuntimeError) as error:
         raise ValueError(f"{path.name!r} cannot be read ({error}); {_DAMAGED}") from error
     except (TypeError, ValueError) as error:
-        if repr(path.name) in str(error):
+        if repr(path.name) in str(error) or "keyword argument" in str(error):
             raise
         raise ValueError(
             f"{path.name!r} cannot be read ({error}); the file is damaged or an option does not fit: copy it "
@@ -212,8 +221,10 @@ def _explain_encoding(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(4)
     packed = {b"\x1f\x8b": ".gz", b"PK": ".zip", b"BZ": ".bz2"}
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return f"{path.name!r} is UTF-16 text; pass encoding='utf-16'."
     for magic, suffix in packed.items():
-        if start.startswith(magic):
+        if start.startswith(magic) and path.suffix != suffix:
             return (
                 f"{path.name!r} is a compressed file, not text; rename it to end in '{suffix}' or unpack "
                 "it first."
@@ -223,9 +234,9 @@ def _explain_encoding(path: Path) -> str:
 
 def _find_separator(path: Path, encoding: str) -> str:
     """The candidate that occurs most often in the first line; a comma if none does."""
-    with pd.io.common.get_handle(path, "r", encoding=encoding, compression="infer") as handles:
-        line = next((text for text in handles.handle if text.strip()), "")
-    return max(_SEPARATORS, key=str(line).count)
+    with open_text(path, encoding) as file:
+        line = next((text for text in file if text.strip()), "")
+    return max(_SEPARATORS, key=lambda separator: len(next(csv.reader([str(line)], delimiter=separator))))
 
 
 def _parse_csv(path: Path, options: dict[str, Any]) -> pd.DataFrame:

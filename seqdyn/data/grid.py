@@ -185,7 +185,8 @@ def _guess_freq(wall: pd.DatetimeIndex, usual: int) -> str:
     """The frequency on which irregular stamps most likely lie, as a suggestion."""
     day = 86_400 * 10**9
     if usual == day:
-        return "B" if (wall.weekday < 5).all() else "D"
+        week = wall[-1] - wall[0] >= pd.Timedelta(days=7)
+        return "B" if week and (wall.weekday < 5).all() else "D"
     if 28 * day <= usual <= 31 * day:
         return resolve_freq("M", wall[0])
     if 90 * day <= usual <= 92 * day:

@@ -101,7 +101,13 @@ def read_sequences(
     dated = {"date_format": date_format, "duplicates": duplicates}
     if isinstance(source, str | os.PathLike):
         path = existing(source)
-        name, (data, notes) = path.name, _read_file(path, request, dated, options)
+        name = path.name
+        try:
+            data, notes = _read_file(path, request, dated, options)
+        except ValueError as error:
+            if name in str(error):
+                raise
+            raise ValueError(f"{name}: {error}") from error
     else:
         name, (data, notes) = type(source).__name__, _read_object(source, request, dated, options)
     _log.info("%s", "; ".join([f"read {name}", *notes]))

@@ -86,7 +86,11 @@ def table_to_sequences(
         raise ValueError(f"duplicates={duplicates!r} is not one of {_AGGREGATES}.")
     frame = flat_frame(frame)
     if len(frame) == 0:
-        raise ValueError(f"the table has no rows, only the columns {[str(name) for name in frame.columns]}.")
+        raise ValueError(
+            f"the table has no rows, only the columns {[str(name) for name in frame.columns]}; check the "
+            "filter or "
+            "export that made it."
+        )
     columns = assign_columns(frame, **parts)
     codes, labels = _series_codes(frame, columns)
     stamps, zone = _read_times(frame, columns, codes, timezone, date_format)
@@ -186,13 +190,27 @@ def _explain_repeats(
     where = f"series {labels[codes[row]]!r}" if columns.series else "the table"
     by = [*map(str, columns.series), str(columns.time)]
     hint = clock_change_hint(stamps[repeated]) if isinstance(stamps, pd.DatetimeIndex) else ""
-    apart = "" if columns.series else " If a column tells series apart, name it with series=."
+    splits = () if columns.series else (n for n in frame.columns if _tells_apart(frame[n], stamps))
+    split = next(iter(splits), None)
+    if split is not None:
+        return (
+            f"{where} has several rows for time {stamps[row]} ({int(repeated.sum()):,} duplicate rows in "
+            "all, the "
+            f"first is row {row}); column {str(split)!r} tells them apart: pass series={str(split)!r}."
+        )
     return (
         f"{where} has several rows for time {stamps[row]} ({int(repeated.sum()):,} duplicate rows in all, "
         "the first is "
         f"row {row}); pass duplicates='mean', 'sum', 'first' or 'last', or aggregate them before: "
-        f"frame.groupby({by}, as_index=False).mean(numeric_only=True).{hint}{apart}"
+        f"frame.groupby({by}, as_index=False).mean(numeric_only=True).{hint}"
     )
+
+
+def _tells_apart(column: pd.Series, stamps: pd.DatetimeIndex | np.ndarray) -> bool:
+    """Whether the column's few values split rows of equal stamps into series."""
+    if pd.api.types.is_float_dtype(column.dtype) or column.nunique() > len(column) / 2:
+        return False
+    return not _count_repeats(column.to_numpy(), stamps).any()
 
 
 def _merge(
