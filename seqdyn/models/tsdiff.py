@@ -197,9 +197,13 @@ class TSDiff(Model):
         if self.covariate_scaler is not None:
             covariates = self._standardise(batch[COVARIATES])[:, self.prior_length :]
         noised = self.schedule.add_noise(windows.values, step, noise)
-        error = self.network(noised, step, covariates) - noise
-        mask = windows.observed.to(error.dtype)
-        return {"loss": (error.square() * mask).sum() / mask.sum().clamp(min=1)}
+        mask = windows.observed.to(noised.dtype)
+
+        def squared_error(predicted: Tensor, rows: slice) -> Tensor:
+            return ((predicted - noise[rows]).square() * mask[rows]).sum()
+
+        total = self.network.sum_over_windows(squared_error, noised, step, covariates)
+        return {"loss": total / mask.sum().clamp(min=1)}
 
     # Verbs ------------------------------------------------------------------------------------------------------
 

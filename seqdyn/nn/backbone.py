@@ -6,27 +6,32 @@ convolution runs along contiguous time, without a transposed copy.
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
-from seqdyn.nn.block import BlockOperators, S4Block
+from seqdyn.nn.block import BlockOperators, S4Block, gate
 from seqdyn.nn.embeddings import StepEmbedding
+from seqdyn.nn.parts import sum_over_parts
 
-__all__ = ["FrozenBackbone", "S4Backbone"]
+__all__ = ["FrozenBackbone", "Operators", "S4Backbone"]
 
+# A processor works through so many activations at a time, which its second-level cache holds.
 _CACHE_ELEMENTS = 2**17
 
 
 class Operators(NamedTuple):
-    """What a forward pass needs from the parameters alone."""
+    """A network with the work done that depends on its parameters alone; :func:`predict` is a function of it."""
 
     blocks: tuple[BlockOperators, ...]
-    shift_bias: tuple[Tensor, ...]  # residual biases of the blocks before, (D, 1)
-    skips: tuple[Tensor, ...]  # head weight times each block's skip weight, (D, D)
-    head_bias: Tensor  # (D, 1)
+    encode: Tensor  # (D, C)
+    encode_bias: Tensor  # (D, 1)
+    head_bias: Tensor  # (D, 1); the head's weight is folded into the skips
+    decode: Tensor  # (D, C)
+    decode_bias: Tensor  # (C,)
 
 
 class S4Backbone(nn.Module):
@@ -76,21 +81,23 @@ class S4Backbone(nn.Module):
         return max(1, _CACHE_ELEMENTS // (len(self.head.bias) * self.length))
 
     def operators(self) -> Operators:
-        """Everything that depends on parameters only; once per training step, once per sampling call.
+        """Everything a pass needs, once per training step and once per sampling call.
 
-        The head is linear in the skips and the shifts are linear in the residual biases, so both are folded.
+        The head is linear in the skips, and a block's shift in the residual biases before it: both are folded.
         """
-        bias = torch.zeros_like(self.head.bias)
-        shift_bias, skip_bias = [], torch.zeros_like(bias)
+        blocks, residual_bias = [], torch.zeros_like(self.head.bias)[:, None]
+        skip_bias = torch.zeros_like(residual_bias)
         for block in self.blocks:
-            shift_bias.append(bias[:, None])
-            bias = bias + block.residual.bias
-            skip_bias = skip_bias + block.skip.bias
+            raw = block.operators()
+            blocks.append(raw._replace(skip=self.head.weight @ raw.skip, residual_bias=residual_bias))
+            residual_bias, skip_bias = residual_bias + raw.residual_bias, skip_bias + raw.skip_bias
         return Operators(
-            blocks=tuple(block.operators() for block in self.blocks),
-            shift_bias=tuple(shift_bias),
-            skips=tuple(self.head.weight @ block.skip.weight for block in self.blocks),
-            head_bias=(self.head.weight @ skip_bias + self.head.bias)[:, None],
+            blocks=tuple(blocks),
+            encode=self.encode.weight,
+            encode_bias=self.encode.bias[:, None],
+            head_bias=self.head.weight @ skip_bias + self.head.bias[:, None],
+            decode=self.decode.weight.mT,
+            decode_bias=self.decode.bias,
         )
 
     def shifts(self, step: Tensor) -> Tensor:
@@ -109,59 +116,92 @@ class S4Backbone(nn.Module):
         Returns:
             Noise estimate, (B, L, C).
         """
-        return self.apply_operators(x, self.shifts(step), self.operators(), covariates)
+        return self._finish(predict(x, self.shifts(step), self.operators(), covariates), x)
 
-    def apply_operators(
-        self, x: Tensor, shifts: Tensor, operators: Operators, covariates: Tensor | None = None
+    def sum_over_windows(
+        self,
+        function: Callable[[Tensor, slice], Tensor],
+        x: Tensor,
+        step: Tensor,
+        covariates: Tensor | None = None,
     ) -> Tensor:
-        """The part of :meth:`forward` that depends on the data; ``shifts`` is (R, D, B).
+        """A sum over windows of a function of the prediction, differentiable with respect to the parameters.
 
-        A processor works through a few windows at a time, so that their activations stay in its cache.
+        Equal to ``function(self(x, step, covariates), slice(None))``, in a fraction of the memory: see
+        :func:`~seqdyn.nn.parts.sum_over_parts`.
+
+        Args:
+            function: ``function(prediction, rows)``, the sum over the windows in the slice ``rows``.
+            x: Diffused windows, (B, L, C).
+            step: Diffusion steps, int64 (B,).
+            covariates: Known covariates, (B, L, F).
+
+        Returns:
+            The sum, a scalar.
         """
-        size = self.windows_at_a_time(x.device)
-        parts = zip(
-            x.split(size),
-            shifts.split(size, dim=-1),
-            [None] * len(x) if covariates is None else covariates.split(size),
-            strict=False,
-        )
-        return torch.cat([self._predict(part, shift, operators, known) for part, shift, known in parts])
+        leaves, tree = pytree.tree_flatten((self.shifts(step), self.operators()))
 
-    def _predict(self, x: Tensor, shifts: Tensor, operators: Operators, covariates: Tensor | None) -> Tensor:
-        batch, length, channels = x.shape
-        h = torch.addmm(self.encode.bias[:, None], self.encode.weight, x.reshape(-1, channels).mT)
-        h = h.relu_().unflatten(1, (batch, length))
-        if covariates is not None:
-            covariates = covariates.permute(2, 0, 1)
-        total, last = operators.head_bias, len(self.blocks) - 1
-        for i, block in enumerate(self.blocks):
-            shift = (shifts[i] + operators.shift_bias[i])[..., None]
-            gate = block.gate(h, shift, operators.blocks[i], covariates)
-            total = torch.addmm(total, operators.skips[i], gate.flatten(1))
-            if i < last:  # nothing reads the last residual
-                h = torch.addmm(h.flatten(1), block.residual.weight, gate.flatten(1)).view_as(h)
-        out = torch.addmm(self.decode.bias, total.relu().mT, self.decode.weight.mT)
-        out = out.view(batch, length, channels)
-        return out + x if self.init_skip else out
+        def part(rows: slice, shared: Sequence[Tensor | None]) -> Tensor:
+            shifts, operators = pytree.tree_unflatten(list(shared), tree)
+            known = None if covariates is None else covariates[rows]
+            return function(self._finish(predict(x[rows], shifts[..., rows], operators, known), x[rows]), rows)
+
+        return sum_over_parts(part, len(x), self.windows_at_a_time(x.device), leaves)
+
+    def _finish(self, noise: Tensor, x: Tensor) -> Tensor:
+        return noise + x if self.init_skip else noise
+
+
+def predict(x: Tensor, shifts: Tensor, operators: Operators, covariates: Tensor | None = None) -> Tensor:
+    """The part of a pass that depends on the data.
+
+    Args:
+        x: Diffused windows, (B, L, C).
+        shifts: Shift of each block by the diffusion step, (R, D, B).
+        operators: What :meth:`S4Backbone.operators` returned.
+        covariates: Known covariates, (B, L, F).
+
+    Returns:
+        Noise estimate without the initial skip, (B, L, C).
+    """
+    batch, length, channels = x.shape
+    h = torch.addmm(operators.encode_bias, operators.encode, x.reshape(-1, channels).mT)
+    h = h.relu_().unflatten(1, (batch, length))
+    if covariates is not None:
+        covariates = covariates.permute(2, 0, 1)
+    total, last = operators.head_bias, operators.blocks[-1]
+    for block, shift in zip(operators.blocks, shifts.unbind(0), strict=True):
+        g = gate(h, (shift + block.residual_bias)[..., None], block, covariates).flatten(1)
+        total = torch.addmm(total, block.skip, g)
+        if block is not last:  # nothing reads the last residual
+            h = torch.addmm(h.flatten(1), block.residual, g).view_as(h)
+    return torch.addmm(operators.decode_bias, total.relu_().mT, operators.decode).view(batch, length, channels)
 
 
 class FrozenBackbone:
-    """A network for sampling: parameters fixed, all that depends on them alone computed once.
+    """A network for sampling: all that depends on its parameters is computed once, gradients flow to ``x`` only.
 
-    Gradients flow to ``x`` only. Calls are ``predict_noise(x, step)`` as the samplers expect.
+    Calls are ``predict_noise(x, step)`` as the samplers expect, or ``(x, step, covariates)``.
 
     Args:
-        network: The network; it is copied, so later training does not reach this object.
+        network: The network; later training does not reach this object.
         num_diffusion_steps: Number of steps T whose shifts are tabulated.
     """
 
+    @torch.no_grad()
     def __init__(self, network: S4Backbone, num_diffusion_steps: int) -> None:
-        self._network = copy.deepcopy(network).requires_grad_(False)
-        with torch.no_grad():
-            self._operators = self._network.operators()
-            steps = torch.arange(num_diffusion_steps, device=network.encode.weight.device)
-            self._shifts = self._network.shifts(steps)
+        steps = torch.arange(num_diffusion_steps, device=network.encode.weight.device)
+        self._shifts = network.shifts(steps)
+        # A copy: some operators are the parameters themselves.
+        self._operators = pytree.tree_map_only(Tensor, torch.clone, network.operators())
+        self._part_size = network.windows_at_a_time(steps.device)
+        self._finish = network._finish
 
     def __call__(self, x: Tensor, step: Tensor, covariates: Tensor | None = None) -> Tensor:
         """Predict the noise in ``x`` (B, L, C) at ``step`` (B,)."""
-        return self._network.apply_operators(x, self._shifts[:, :, step], self._operators, covariates)
+        noise = []
+        for start in range(0, len(x), self._part_size):
+            rows = slice(start, start + self._part_size)
+            known = None if covariates is None else covariates[rows]
+            noise.append(predict(x[rows], self._shifts[:, :, step[rows]], self._operators, known))
+        return self._finish(noise[0] if len(noise) == 1 else torch.cat(noise), x)

@@ -20,22 +20,31 @@ from torch.autograd.function import once_differentiable
 
 from seqdyn.nn.s4 import S4Layer
 
-__all__ = ["BlockOperators", "S4Block"]
+__all__ = ["BlockOperators", "S4Block", "gate"]
+
+_EPS = 1e-5
 
 
 class BlockOperators(NamedTuple):
-    """What a block needs from its parameters alone.
+    """A block with the work done that depends on its parameters alone.
 
-    The layer norm's gain and bias are folded into the convolution: ``spectrum`` (D, 1, F) is that of the two-sided
-    kernel times the gain, ``offset`` (D, 1, L) the response to the bias.
+    The layer norm's gain and bias are folded into the convolution, biases into the shift.
     """
 
-    spectrum: Tensor
-    offset: Tensor
+    spectrum: Tensor  # of the two-sided kernel times the gain, (D, 1, F)
+    offset: Tensor  # response to the layer norm's bias, (D, 1, L)
+    mix: Tensor  # (D, D)
+    mix_bias: Tensor  # (D, 1)
+    residual: Tensor  # (D, D)
+    residual_bias: Tensor  # (D, 1)
+    skip: Tensor  # (D, D)
+    skip_bias: Tensor  # (D, 1)
+    drive: Tensor | None  # weight of the covariates, (D, F)
+    drive_bias: Tensor | None  # (D, 1)
 
 
 class S4Block(nn.Module):
-    """One residual block; :meth:`gate` gives g, from which the backbone forms residual and skip.
+    """Parameters of one residual block.
 
     Args:
         hidden_size: Width D.
@@ -48,38 +57,45 @@ class S4Block(nn.Module):
     def __init__(self, hidden_size: int, length: int, state_size: int, num_covariates: int, kernel: str) -> None:
         super().__init__()
         self.shift = nn.Linear(hidden_size, hidden_size)
-        self.norm = nn.LayerNorm(hidden_size)
+        self.norm = nn.LayerNorm(hidden_size, eps=_EPS)
         self.s4 = S4Layer(hidden_size, state_size, length, kernel)
         self.covariates = nn.Linear(num_covariates, hidden_size) if num_covariates else None
         self.skip = nn.Linear(hidden_size, hidden_size)
         self.residual = nn.Linear(hidden_size, hidden_size)
 
     def operators(self) -> BlockOperators:
-        """Everything that depends on parameters only."""
-        taps = self.s4.kernel()
-        spectrum, response = self.s4.operator(taps), self.s4.step_response(taps)
+        """Everything the block needs, differentiable with respect to its parameters."""
+        taps, norm, drive = self.s4.kernel(), self.norm, self.covariates
         return BlockOperators(
-            spectrum * self.norm.weight[:, None, None], (response * self.norm.bias[:, None])[:, None]
+            spectrum=self.s4.operator(taps) * norm.weight[:, None, None],
+            offset=(self.s4.step_response(taps) * norm.bias[:, None])[:, None],
+            mix=self.s4.mix.weight,
+            mix_bias=self.s4.mix.bias[:, None],
+            residual=self.residual.weight,
+            residual_bias=self.residual.bias[:, None],
+            skip=self.skip.weight,
+            skip_bias=self.skip.bias[:, None],
+            drive=None if drive is None else drive.weight,
+            drive_bias=None if drive is None else drive.bias[:, None],
         )
 
-    def gate(self, h: Tensor, shift: Tensor, operators: BlockOperators, covariates: Tensor | None = None) -> Tensor:
-        """The gated activation.
 
-        Args:
-            h: Input, (D, B, L).
-            shift: Shift by the diffusion step, (D, B, 1) or (D, 1, 1).
-            operators: What :meth:`operators` returned.
-            covariates: Covariates, (F, B, L), if the block was built with them.
+def gate(h: Tensor, shift: Tensor, block: BlockOperators, covariates: Tensor | None = None) -> Tensor:
+    """The gated activation of a block.
 
-        Returns:
-            g, (D, B, L).
-        """
-        drive = None
-        if self.covariates is not None and covariates is not None:
-            flat = self.covariates.weight @ covariates.flatten(1) + self.covariates.bias[:, None]
-            drive = flat.unflatten(1, covariates.shape[1:])
-        mix = self.s4.mix
-        return _Gate.apply(h, shift, *operators, mix.weight, mix.bias, drive, self.s4.fft_length, self.norm.eps)
+    Args:
+        h: Input, (D, B, L).
+        shift: Shift by the diffusion step, (D, B, 1) or (D, 1, 1).
+        block: The block's operators.
+        covariates: Covariates, (F, B, L), if the block was built with them.
+
+    Returns:
+        g, (D, B, L).
+    """
+    drive = None
+    if block.drive is not None and covariates is not None:
+        drive = torch.addmm(block.drive_bias, block.drive, covariates.flatten(1)).view_as(h)
+    return _Gate.apply(h, shift, block.spectrum, block.offset, block.mix, block.mix_bias, drive)
 
 
 class _Gate(torch.autograd.Function):
@@ -95,69 +111,67 @@ class _Gate(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor,
         drive: Tensor | None,
-        fft_length: int,
-        eps: float,
     ) -> Tensor:
         z = h + shift
-        padded, scale = _normalise(z, fft_length, eps)
-        y = torch.add(_convolve(padded, spectrum)[..., : z.shape[-1]], offset)
-        o = z.flatten(1).addmm_(weight, nn.functional.gelu(y).flatten(1)).add_(bias[:, None])
+        padded, scale = _normalise(z, 2 * (spectrum.shape[-1] - 1))
+        trains = ctx.needs_input_grad[2]  # the kernel, and with it all parameters
+        source = torch.fft.rfft(padded)
+        result = source * spectrum if trains else source.mul_(spectrum)
+        y = torch.add(torch.fft.irfft(result, n=padded.shape[-1])[..., : z.shape[-1]], offset)
+        active = nn.functional.gelu(y)
+        o = z.flatten(1).addmm_(weight, active.flatten(1)).add_(bias)
         if drive is not None:
             o.add_(drive.flatten(1))
         o = o.view_as(h)
         tanh, sigmoid = torch.tanh(o), o.sigmoid_()
-        ctx.save_for_backward(padded, scale, spectrum, y, weight, tanh, sigmoid)
-        ctx.shift_shape = shift.shape
+        if any(ctx.needs_input_grad):
+            extra = (source, active) if trains else (None, None)
+            ctx.save_for_backward(padded, scale, spectrum, y, weight, tanh, sigmoid, *extra)
+            ctx.shift_shape = shift.shape
         return tanh * sigmoid
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        padded, scale, spectrum, y, weight, tanh, sigmoid = ctx.saved_tensors
+        padded, scale, spectrum, y, weight, tanh, sigmoid, source, active = ctx.saved_tensors
         wants = ctx.needs_input_grad
-        length, rows = grad.shape[-1], grad.shape[0]
+        length, rows, size = grad.shape[-1], grad.shape[0], padded.shape[-1]
         # d(tanh sigmoid) = sigmoid (1 + tanh (1 - tanh - sigmoid))
         d_o = (1 - tanh).sub_(sigmoid).mul_(tanh).add_(1).mul_(sigmoid).mul_(grad)
         flat = d_o.view(rows, -1)
-        d_weight = flat @ nn.functional.gelu(y).view(rows, -1).mT if wants[4] else None
-        d_bias = flat.sum(1) if wants[5] else None
+        d_weight = flat @ active.view(rows, -1).mT if wants[4] else None
+        d_bias = flat.sum(1, keepdim=True) if wants[5] else None
         d_drive = d_o.clone() if wants[6] else None
         d_y = torch.ops.aten.gelu_backward((weight.mT @ flat).view_as(d_o), y)
         d_offset = d_y.sum(1, keepdim=True) if wants[3] else None
 
-        out_spectrum = torch.fft.rfft(d_y, n=padded.shape[-1])
-        d_spectrum = _spectrum_grad(padded, out_spectrum) if wants[2] else None
-        d_norm = torch.fft.irfft(out_spectrum.mul_(spectrum.conj()), n=padded.shape[-1])[..., :length]
+        result = torch.fft.rfft(d_y, n=size)
+        d_spectrum = _spectrum_grad(source, result) if wants[2] else None
+        d_norm = torch.fft.irfft(result.mul_(spectrum.conj()), n=size)[..., :length]
         # Layer norm without gain: scale (d - mean d - n mean(d n)).
         n = padded[..., :length]
         inner = (d_norm * n).mean(0)
-        d_z = (d_norm - d_norm.mean(0)).sub_(n * inner).mul_(scale).add_(d_o)
+        d_z = d_o.addcmul_((d_norm - d_norm.mean(0)).addcmul_(n, inner[None], value=-1), scale[None])
         d_shift = _sum_to(d_z, ctx.shift_shape) if wants[1] else None
-        return d_z, d_shift, d_spectrum, d_offset, d_weight, d_bias, d_drive, None, None
+        return d_z, d_shift, d_spectrum, d_offset, d_weight, d_bias, d_drive
 
 
-def _normalise(z: Tensor, fft_length: int, eps: float) -> tuple[Tensor, Tensor]:
+def _normalise(z: Tensor, fft_length: int) -> tuple[Tensor, Tensor]:
     """Layer norm over the leading dimension, written into a buffer already padded for the FFT."""
     padded = z.new_empty(*z.shape[:-1], fft_length)
     padded[..., z.shape[-1] :] = 0
     n = padded[..., : z.shape[-1]]
     torch.sub(z, z.mean(0), out=n)
-    scale = (n * n).mean(0).add_(eps).rsqrt_()
+    scale = (n * n).mean(0).add_(_EPS).rsqrt_()
     n.mul_(scale)
     return padded, scale
 
 
-def _convolve(padded: Tensor, spectrum: Tensor) -> Tensor:
-    return torch.fft.irfft(torch.fft.rfft(padded).mul_(spectrum), n=padded.shape[-1])
-
-
-def _spectrum_grad(padded: Tensor, out_spectrum: Tensor) -> Tensor:
-    """Gradient with respect to the kernel's half spectrum; interior frequencies stand for two."""
-    size = padded.shape[-1]
-    grad = (torch.fft.rfft(padded).conj().resolve_conj().mul_(out_spectrum)).sum(1, keepdim=True).mul_(2 / size)
-    grad[..., 0] *= 0.5
-    if size % 2 == 0:
-        grad[..., -1] *= 0.5
+def _spectrum_grad(source: Tensor, result: Tensor) -> Tensor:
+    """Gradient with respect to the kernel's half spectrum, in which an inner frequency stands for two."""
+    grad = source.conj().resolve_conj().mul_(result).sum(1, keepdim=True)
+    grad *= 2 / (2 * (source.shape[-1] - 1))
+    grad[..., [0, -1]] *= 0.5
     return grad
 
 

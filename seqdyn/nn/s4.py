@@ -95,7 +95,7 @@ class S4Layer(nn.Module):
         if kernel not in KERNELS:
             raise ValueError(f"kernel must be one of {KERNELS}, got {kernel!r}.")
         self.num_channels, self.state_size, self.length, self.variant = num_channels, state_size, length, kernel
-        self.fft_length = int(next_fast_len(2 * length, real=True))
+        self.fft_length = 2 * int(next_fast_len(length, real=True))  # even, and free of wrap-around
         half, dtype = state_size // 2, torch.get_default_dtype()
 
         w, p, b = hippo_legs(state_size)
