@@ -1,0 +1,193 @@
+"""Score TSDiff and the baselines on two weeks of hourly departures, trained on what lies before each week.
+
+Run ``python -m experiments.tsdiff.nyc_flights`` from the root of the repository; finished rows are skipped and an
+interrupted fit goes on where it was, so it may be stopped at any time. ``--only small --week august --seed 0`` runs
+one row, ``--table`` prints the pooled scores of what is there, ``--fast`` is the two-minute version.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import logging
+import os
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+import yaml
+
+import seqdyn.models
+from seqdyn import datasets, evaluate
+from seqdyn.metrics import pool
+
+HERE = Path(__file__).parent
+RESULTS = HERE.parent / "results" / "tsdiff_nyc_flights.csv"
+SEASONS = 14  # days that say whether an hour of a series is ever used
+
+logger = logging.getLogger("seqdyn")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One row: a model, a week, a seed."""
+
+    model: str
+    week: str
+    seed: int
+    end: str
+    class_name: str
+    arguments: dict[str, Any]
+    fit: dict[str, Any]
+    forecast: dict[str, Any]
+    data: str
+    num_windows: int
+    num_samples: int
+
+
+def rows(config: dict[str, Any]) -> list[Config]:
+    """Every row of a configuration; a model without a fit is deterministic and takes one seed."""
+    return [
+        Config(
+            model=name,
+            week=week,
+            seed=seed,
+            end=str(stretch["end"]),
+            class_name=model["class"],
+            arguments=model["arguments"],
+            fit=model.get("fit", {}),
+            forecast=model.get("forecast", {}),
+            data=config["data"],
+            num_windows=config["num_windows"],
+            num_samples=config["num_samples"],
+        )
+        for name, model in config["models"].items()
+        for seed in (config["seeds"] if "fit" in model else config["seeds"][:1])
+        for week, stretch in config["weeks"].items()
+    ]
+
+
+def run(config: Config, folder: Path) -> tuple[dict[str, Any], xr.Dataset]:
+    """Fit before the week, forecast its days, score them.
+
+    Returns:
+        The row for the table, and the scores with the forecasts.
+    """
+    data = datasets.load(config.data)
+    data = data.isel(time=data["time"].values < np.datetime64(config.end))
+    model = getattr(seqdyn.models, config.class_name)(**config.arguments)
+    horizon = config.arguments.get("prediction_length", 24)
+    train = data.isel(time=slice(0, -config.num_windows * horizon))
+    clock = time.process_time()
+    options = {"run_dir": folder / "run", "resume": True} if config.fit else {}
+    model.fit(train, seed=config.seed, **config.fit, **options)
+    fit_seconds, clock = time.process_time() - clock, time.process_time()
+    scores = evaluate(
+        model,
+        data,
+        num_windows=config.num_windows,
+        num_samples=config.num_samples,
+        seed=config.seed,
+        keep_forecasts=True,
+        **config.forecast,
+    )
+    used, unused = coverage_by_use(scores, data)
+    row = {
+        "model": config.model,
+        "week": config.week,
+        "seed": config.seed,
+        "crps": scores.attrs["crps"],
+        "nd": scores.attrs["nd"],
+        "coverage_80_used": used,
+        "coverage_80_unused": unused,
+        "minimum": float(scores["forecast"].min()),
+        "fit_cpu_seconds": round(fit_seconds, 1),
+        "forecast_cpu_seconds": round(time.process_time() - clock, 1),
+        "commit": _commit(),
+        "device": platform.processor() or platform.machine(),
+        "date": pd.Timestamp.now("UTC").strftime("%Y-%m-%d"),
+    }
+    return row, scores
+
+
+def coverage_by_use(scores: xr.Dataset, data: xr.Dataset) -> tuple[float, float]:
+    """Coverage of the 80 % interval on cells whose hour was used in the 14 days before, and on the others."""
+    forecast = scores["forecast"]
+    truth = data["target"].sel(time=forecast["time"])
+    low, high = (forecast.quantile(q, dim="sample") for q in (0.1, 0.9))
+    inside = (truth >= low) & (truth <= high)
+    before = [data["target"].shift(time=24 * day).sel(time=forecast["time"]) for day in range(1, SEASONS + 1)]
+    used = xr.concat(before, "day").max("day") > 0
+    return float(inside.where(used).mean()), float(inside.where(~used).mean())
+
+
+def table(runs: Path, config: dict[str, Any]) -> pd.DataFrame:
+    """Scores pooled over the weeks, one row a model and seed."""
+    found = []
+    for name in config["models"]:
+        for seed in config["seeds"]:
+            weeks = [runs / f"{name}-{week}-{seed}" / "scores.nc" for week in config["weeks"]]
+            if all(path.exists() for path in weeks):
+                pooled = pool([xr.load_dataset(path) for path in weeks])
+                found.append({"model": name, "seed": seed, "crps": float(pooled["crps"]), "nd": float(pooled["nd"])})
+    return pd.DataFrame(found)
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(HERE), "describe", "--always", "--dirty"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def _append(row: dict[str, Any], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, row)
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def _fast(config: dict[str, Any]) -> dict[str, Any]:
+    small = {"class": "TSDiff", "arguments": {"preset": "small", "lower": 0.0}}
+    small |= {"fit": {"max_epochs": 1}, "forecast": {"num_steps": 5}}
+    models = {"seasonal-ensemble": config["models"]["seasonal-ensemble"], "small": small}
+    return config | {"models": models, "seeds": [0], "num_windows": 1, "num_samples": 10}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", help="name of one model")
+    parser.add_argument("--week", help="name of one week")
+    parser.add_argument("--seed", type=int, help="one seed")
+    parser.add_argument("--runs", type=Path, default=Path("runs/tsdiff_nyc_flights"), help="folder of the runs")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="file that the rows are appended to")
+    parser.add_argument("--table", action="store_true", help="print the pooled scores of the finished rows")
+    parser.add_argument("--fast", action="store_true", help="a few minutes, to see that it runs")
+    arguments = parser.parse_args()
+    config = yaml.safe_load((HERE / "config.yaml").read_text())
+    config = _fast(config) if arguments.fast else config
+    wanted = {"model": arguments.only, "week": arguments.week, "seed": arguments.seed}
+    if not arguments.table:
+        for one in rows(config):
+            folder = arguments.runs / f"{one.model}-{one.week}-{one.seed}"
+            chosen = all(value is None or getattr(one, name) == value for name, value in wanted.items())
+            if not chosen or (folder / "scores.nc").exists():
+                continue
+            folder.mkdir(parents=True, exist_ok=True)
+            row, scores = run(one, folder)
+            _append(row, arguments.results)
+            scores.to_netcdf(folder / "scores.part")
+            os.replace(folder / "scores.part", folder / "scores.nc")
+            logger.info("%s", row)
+    print(table(arguments.runs, config).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
