@@ -9,13 +9,15 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from pandas.tseries.frequencies import to_offset
-from pandas.tseries.offsets import BaseOffset
+from pandas.tseries.offsets import BaseOffset, Tick
 
 from seqdyn.data.names import COVARIATE, COVARIATES, FEATURE, OBSERVED, SERIES, TARGET, TIME
 from seqdyn.data.stamps import clock_change_hint
 from seqdyn.data.times import infer_freq, normalize_freq, resolve_freq, time_grid, wall_clock
 
 __all__ = ["Grid", "build_sequences", "place_on_grid", "regular_grid"]
+
+_MAX_STEPS_PER_STAMP = 1_000
 
 
 class Grid(NamedTuple):
@@ -77,6 +79,8 @@ def build_sequences(
     }
     time = grid.values.to_numpy() if isinstance(grid.values, pd.DatetimeIndex) else grid.values
     labels = np.asarray(series)
+    if labels.dtype == object and pd.api.types.infer_dtype(labels) == "integer":
+        labels = labels.astype(np.int64)
     coords: dict[str, Any] = {
         SERIES: labels.astype(np.int64) if labels.dtype.kind in "iu" else labels.astype(str).astype(object),
         TIME: (TIME, time, grid.attrs),
@@ -97,6 +101,8 @@ def _date_grid(distinct: pd.DatetimeIndex, freq: str | float | None, timezone: s
             raise ValueError(_explain_irregular(distinct, timezone))
         return Grid(distinct, found, timezone)
     freq = resolve_freq(freq, wall_clock(distinct[:1], timezone)[0])
+    if isinstance(offset := to_offset(freq), Tick):
+        _refuse_sparse(len(distinct), int((distinct[-1] - distinct[0]) / pd.Timedelta(offset)), freq)
     grid = time_grid(distinct[0], freq, end=distinct[-1], timezone=timezone)
     off = ~distinct.isin(grid)
     if off.any():
@@ -129,6 +135,7 @@ def _number_grid(distinct: np.ndarray, freq: str | float | None) -> Grid:
     # Float stamps such as 0.1, 0.2, 0.30000000000000004 are regular up to their rounding.
     off = np.abs(place - np.rint(place)) > 1e-4 * np.maximum(1.0, place * 1e-6)
     length = int(np.rint(place[-1])) + 1
+    _refuse_sparse(len(distinct), length, step)
     if off.any():
         value = distinct[int(off.argmax())]
         raise ValueError(
@@ -146,6 +153,16 @@ def _number_grid(distinct: np.ndarray, freq: str | float | None) -> Grid:
     whole = distinct.dtype.kind in "iu" and step.is_integer()
     grid = distinct[0] + step * np.arange(length)
     return Grid(grid.astype(np.int64) if whole else grid)
+
+
+def _refuse_sparse(num_stamps: int, length: int, freq: str | float) -> None:
+    """Refuse a grid that would be empty but for a few stamps, before it fills the memory."""
+    if length > 10**6 and length > _MAX_STEPS_PER_STAMP * num_stamps:
+        raise ValueError(
+            f"{num_stamps:,} different stamps would be spread over a grid of {length:,} steps of "
+            f"freq={freq!r}; pass a "
+            "coarser freq= or resample the data."
+        )
 
 
 def _explain_irregular(distinct: pd.DatetimeIndex, timezone: str | None) -> str:

@@ -113,8 +113,7 @@ def table_to_sequences(
     if cells > 10**6 and cells > _MAX_CELLS_PER_ROW * len(codes):
         raise ValueError(
             f"{len(codes):,} rows would be spread over a grid of {len(labels):,} series x "
-            f"{len(grid.values):,} steps of "
-            f"freq={grid.freq!r}; pass a coarser freq= or resample the data."
+            f"{len(grid.values):,} steps; check series=, pass a coarser freq= or resample the data."
         )
     data = _scatter(columns, labels, codes, place_on_grid(stamps, grid), grid, values, extra, units)
     check_sequences(data)
@@ -143,9 +142,8 @@ def _series_codes(frame: pd.DataFrame, columns: Columns) -> tuple[np.ndarray, pd
         column = frame[columns.series[0]]
         if pd.api.types.is_float_dtype(column.dtype) and bool((column % 1 == 0).all()):
             column = column.astype(np.int64)
-        if not pd.api.types.is_integer_dtype(column.dtype):
-            column = column.astype(str)
-    codes, labels = pd.factorize(column.astype(object), sort=True)
+        column = column.astype(np.int64 if pd.api.types.is_integer_dtype(column.dtype) else str)
+    codes, labels = pd.factorize(column.to_numpy(), sort=True)
     return codes, pd.Index(labels)
 
 
