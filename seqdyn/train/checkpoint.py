@@ -13,7 +13,7 @@ import io
 import pickle
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytorch_lightning as pl
@@ -51,6 +51,7 @@ class CheckpointFile:
     def __init__(self, folder: Path, sidecar: dict[str, Any]) -> None:
         self.path = folder / CHECKPOINT
         self.sidecar = {"format": FORMAT, "checkpoints": [], **sidecar}
+        self._readable = False
 
     @classmethod
     def read_sidecar(cls, folder: Path) -> dict[str, Any] | None:
@@ -77,9 +78,25 @@ class CheckpointFile:
         """Replace the checkpoint."""
         with replacing(self.path) as file:
             torch.save(checkpoint, file)
+            if not self._readable:
+                self._check_readable(file)
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             self.note(checkpoints=[digest, *self.sidecar["checkpoints"][:1]])
+
+    def _check_readable(self, file: BinaryIO) -> None:
+        """Find out at the first checkpoint, not at the resumption, that what a fit holds cannot be read."""
+        file.seek(0)
+        try:
+            _load(file)
+        except _UNREADABLE as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(
+                "a callback, loader or scheduler of this fit keeps more than tensors and plain data in its "
+                "state, so that the run could not be resumed; change its state_dict or leave run_dir out "
+                f"({reason})"
+            ) from error
+        self._readable = True
 
     def read(self) -> dict[str, Any] | None:
         """The checkpoint; ``None`` if none was finished yet.
@@ -104,7 +121,7 @@ class CheckpointFile:
         try:
             if not data.startswith(b"PK"):  # older formats than a zip archive are none of ours
                 raise ValueError("no zip archive")
-            checkpoint = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            checkpoint = _load(io.BytesIO(data))
         except _UNREADABLE as error:
             raise ValueError(
                 f"{self.path} is not a checkpoint of tensors and plain data; nothing in it was executed; "
@@ -115,6 +132,10 @@ class CheckpointFile:
             raise ValueError(f"{self.path} is not a checkpoint of a fit: it lacks {missing[0]!r}; {_RESTART}")
         self.sidecar["checkpoints"] = [digest]
         return checkpoint
+
+
+def _load(file: BinaryIO) -> Any:
+    return torch.load(file, map_location="cpu", weights_only=True)
 
 
 class VerifiedIO(TorchCheckpointIO):

@@ -8,6 +8,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -25,7 +26,6 @@ logger = logging.getLogger("seqdyn")
 
 # Harmless in every small fit: loaders over memory need no workers, validation data are optional, and a
 # machine may have an accelerator that was not asked for.
-# below.
 _HARMLESS = (
     r"Total length of `list` across ranks is zero",
     r"You defined a `validation_step` but have no `val_dataloader`",
@@ -92,33 +92,39 @@ def run_trainer(
         "num_sanity_val_steps": 0,
         "gradient_clip_val": model.gradient_clip_val,
         "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in everyone),
+        "max_epochs": max_epochs,
+        "enable_progress_bar": enable_progress_bar and own_bar,
     }
     with _quiet():
-        trainer = pl.Trainer(
-            **{**defaults, **options},
-            max_epochs=max_epochs,
-            enable_progress_bar=enable_progress_bar and own_bar,
-            callbacks=everyone,
-            plugins=plugins or None,
-        )
-        logger.info("training on %s", trainer.strategy.root_device)
-        model.train()
-        try:
-            with _interruptible():
-                trainer.fit(model, datamodule=datamodule, ckpt_path=resume_from)
-            model.to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
-        finally:
-            model.eval()
-            model.trainer = None
+        trainer = pl.Trainer(**{**defaults, **options}, callbacks=everyone, plugins=plugins or None)
+        _train(trainer, model, datamodule, resume_from)
+    return history.dataset({"weights": _keep(model, history, best, average)})
+
+
+def _train(
+    trainer: pl.Trainer, model: Any, datamodule: pl.LightningDataModule, resume_from: Path | None
+) -> None:
+    """Fit, and leave the model detached from the trainer, in eval mode."""
+    logger.info("training on %s", trainer.strategy.root_device)
+    model.train()
+    try:
+        with _interruptible():
+            trainer.fit(model, datamodule=datamodule, ckpt_path=resume_from)
+        model.to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
+    finally:
+        model.eval()
+        model.trainer = None
+
+
+def _keep(model: Any, history: History, best: KeepBest, average: AverageWeights | None) -> str:
+    """Put the weights that are kept in place, and say which they are."""
+    averaged = "" if average is None else f", averaged with decay {average.decay:g}"
     if best.weights:
         model.load_state_dict(best.weights)
-    elif average is not None:
+        return f"epoch {best.epoch}, best val_loss {best.value:.6g}{averaged}"
+    if average is not None:
         average.apply(model)
-    kept = f"epoch {len(history.rows)}, last"
-    if best.weights:
-        kept = f"epoch {best.epoch}, best val_loss {best.value:.6g}"
-    averaged = "" if average is None else f", averaged with decay {average.decay:g}"
-    return history.dataset({"weights": kept + averaged})
+    return f"epoch {len(history.rows)}, last{averaged}"
 
 
 @contextlib.contextmanager

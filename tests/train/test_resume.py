@@ -274,6 +274,18 @@ def test_checkpoints_within_an_epoch_need_a_loader_with_a_position(model_class: 
         model_class().fit(Shuffled(), run_dir=tmp_path / "run", checkpoint_every=2, **FIT)
 
 
+def test_a_state_that_could_not_be_read_back_is_refused_at_the_first_checkpoint(
+    fit: Any, tmp_path: Path
+) -> None:
+    class Careless(pl.Callback):
+        def state_dict(self) -> dict[str, Any]:
+            return {"path": tmp_path}
+
+    with pytest.raises(ValueError, match="more than tensors and plain data .*change its state_dict or leave"):
+        fit(run_dir=tmp_path / "run", callbacks=Careless())
+    assert not (tmp_path / "run" / "last.ckpt").exists()
+
+
 def test_a_folder_that_holds_a_run_is_not_overwritten(fit: Any, tmp_path: Path) -> None:
     fit(run_dir=tmp_path / "run", max_epochs=1)
 
