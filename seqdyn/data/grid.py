@@ -203,7 +203,7 @@ def _guess_freq(wall: pd.DatetimeIndex, usual: int) -> str:
     day = 86_400 * 10**9
     if usual == day:
         week = wall[-1] - wall[0] >= pd.Timedelta(days=7)
-        return "B" if week and (wall.weekday < 5).all() else "D"
+        return "B" if week and (wall.day_of_week < 5).all() else "D"
     if 28 * day <= usual <= 31 * day:
         return resolve_freq("M", wall[0])
     if 90 * day <= usual <= 92 * day:

@@ -122,7 +122,7 @@ def localize(stamps: pd.DatetimeIndex, timezone: str, groups: np.ndarray) -> pd.
 
 def clock_change_hint(stamps: pd.DatetimeIndex) -> str:
     """A remedy if every one of these odd stamps lies in the night in which clocks change, else nothing."""
-    night = (stamps.hour <= 3) & (stamps.weekday == 6) & stamps.month.isin([3, 4, 9, 10, 11])
+    night = (stamps.hour <= 3) & (stamps.day_of_week == 6) & stamps.month.isin([3, 4, 9, 10, 11])
     if len(stamps) == 0 or not night.all():
         return ""
     return (
@@ -268,7 +268,9 @@ def _parse_iso(series: pd.Series) -> pd.DatetimeIndex:
 def _parse(series: pd.Series, form: str) -> pd.DatetimeIndex:
     aware = bool(series.str.contains(_OFFSET, regex=True).any()) or "%z" in form
     stamps = pd.to_datetime(series, format=form, errors="coerce", utc=aware)
-    return pd.DatetimeIndex(stamps.dt.tz_localize(None) if aware else stamps).as_unit("ns")
+    naive = pd.DatetimeIndex(stamps.dt.tz_localize(None) if aware else stamps)
+    # Coarser resolutions know years that nanoseconds do not.
+    return naive.where((naive > pd.Timestamp.min) & (naive < pd.Timestamp.max)).as_unit("ns")
 
 
 def _parse_named_periods(series: pd.Series) -> pd.DatetimeIndex | None:

@@ -84,7 +84,7 @@ def resolve_freq(freq: str, stamp: pd.Timestamp) -> str:
     """
     count, base, anchor = _split(_from_words(str(freq).strip()))
     if base == "W" and not anchor:
-        return normalize_freq(f"{count}W-{_WEEKDAYS[stamp.weekday()]}")
+        return normalize_freq(f"{count}W-{_WEEKDAYS[stamp.day_of_week]}")
     if base in _PERIODS and not anchor:
         anchors = [""] if base == "M" else [f"-{month}" for month in _MONTHS]
         # The calendar year first: its quarters begin in January and its years end in December.
@@ -155,20 +155,41 @@ def infer_freq(stamps: pd.DatetimeIndex, timezone: str | None = None) -> str | N
     """Frequency of strictly increasing naive stamps, or None where they are irregular or fewer than two."""
     if len(stamps) < 2:
         return None
+    stamps = stamps.as_unit("ns")
     wall = wall_clock(stamps, timezone)
     steps, local_steps = np.diff(stamps.asi8), np.diff(wall.asi8)
     fixed = bool((steps == steps[0]).all())
     if fixed and steps[0] % _DAY_NS:
         return normalize_freq(to_offset(pd.Timedelta(int(steps[0]), unit="ns")))
-    days = int(local_steps[0] // _DAY_NS)
-    # From 28 days on equal steps may still be months or years: three July firsts, July to September.
-    calendar = pd.infer_freq(wall) if len(wall) >= 3 and (days >= 28 or not fixed) else None
-    if calendar is not None and calendar != f"{days}D":
-        return normalize_freq(calendar)
+    # Months before days: July to September, or three years of July firsts, are equally far apart too.
+    monthly = _infer_months(wall)
+    if monthly is not None:
+        return monthly
     if (local_steps == local_steps[0]).all() and local_steps[0] % _DAY_NS == 0:
+        days = int(local_steps[0] // _DAY_NS)
         weekly = days % 7 == 0
-        return normalize_freq(f"{days // 7}W-{_WEEKDAYS[wall[0].weekday()]}" if weekly else f"{days}D")
-    return f"{int(steps[0] // _DAY_NS) * 24}h" if fixed else None
+        return normalize_freq(f"{days // 7}W-{_WEEKDAYS[wall[0].day_of_week]}" if weekly else f"{days}D")
+    if fixed:
+        return f"{int(steps[0] // _DAY_NS) * 24}h"
+    irregular = (alias for alias in ("B", "BMS", "BME") if time_grid(wall[0], alias, periods=2)[1] == wall[1])
+    return next(
+        (alias for alias in irregular if time_grid(wall[0], alias, periods=len(wall)).equals(wall)), None
+    )
+
+
+def _infer_months(wall: pd.DatetimeIndex) -> str | None:
+    """Frequency of stamps at the first or last day of every k-th month."""
+    months = wall.year * 12 + wall.month
+    count = int(months[1] - months[0])
+    clock = wall - wall.normalize()
+    if count < 1 or not (np.diff(months) == count).all() or not (clock == clock[0]).all():
+        return None
+    for kind, on_edge in (("S", wall.is_month_start), ("E", wall.is_month_end)):
+        if on_edge.all():
+            anchor = _MONTHS[wall[0].month - 1]
+            known = {1: f"M{kind}", 3: f"Q{kind}-{anchor}", 12: f"Y{kind}-{anchor}"}
+            return normalize_freq(known.get(count, f"{count}M{kind}"))
+    return None
 
 
 def check_timezone(timezone: str) -> str:

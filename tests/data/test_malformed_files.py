@@ -299,8 +299,10 @@ def test_a_malformed_file_of_sequences_is_refused_with_a_remedy(case: str, tmp_p
 def anndata_file(folder: Path, times: Any, **arguments: Any) -> tuple[Path, dict[str, Any]]:
     anndata = pytest.importorskip("anndata")
     path = folder / "a.h5ad"
-    obs = pd.DataFrame({"day": times}, index=[f"cell{i}" for i in range(len(times))])
-    anndata.AnnData(np.ones((len(times), 2), dtype=np.float32), obs=obs).write_h5ad(path)
+    obs = pd.DataFrame({"day": pd.Series(times, dtype=object if isinstance(times[0], str) else float)})
+    obs.index = pd.Index([f"cell{i}" for i in range(len(times))], dtype=object)
+    var = pd.DataFrame(index=pd.Index(["g1", "g2"], dtype=object))
+    anndata.AnnData(np.ones((len(times), 2), dtype=np.float32), obs=obs, var=var).write_h5ad(path)
     return path, arguments
 
 

@@ -8,7 +8,6 @@ import pytest
 
 from seqdyn.data.times import infer_freq, normalize_freq, resolve_freq, time_grid
 
-
 SPELLINGS = {
     "H": "h", "1H": "h", "60min": "h", "T": "min", "30T": "30min", "S": "s", "D": "D", "B": "B", "d": "D",
     "24h": "24h", "M": "ME", "MS": "MS", "3M": "3ME", "A": "YE-DEC", "W-FRI": "W-FRI", "hourly": "h",
