@@ -139,12 +139,12 @@ def test_other_data_are_read_as_those_of_the_run(
 
 def test_settings_beside_an_output_give_it_again(run: Run, naive: Path, tmp_path: Path) -> None:
     run("forecast", naive, "-o", tmp_path / "f.nc", "--num-samples", 2, "--seed", 5)
-    first = (tmp_path / "f.nc").read_bytes()
+    first = xr.load_dataset(tmp_path / "f.nc")
     (tmp_path / "f.nc").unlink()
 
     run("forecast", "--config", tmp_path / "f.yaml")
 
-    assert (tmp_path / "f.nc").read_bytes() == first
+    xr.testing.assert_identical(xr.load_dataset(tmp_path / "f.nc"), first)
 
 
 def test_a_printed_configuration_can_be_fitted(run: Run, csv: Path, tmp_path: Path) -> None:
