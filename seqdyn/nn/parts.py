@@ -34,7 +34,7 @@ def sum_over_parts(
         The scalar sum. It can be differentiated once, with respect to ``shared``.
     """
     slices = [slice(start, min(start + part_size, num_rows)) for start in range(0, num_rows, part_size)]
-    if not torch.is_grad_enabled():
+    if not (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in shared)):
         return torch.stack([function(rows, shared) for rows in slices]).sum()
     return _SumOverParts.apply(function, slices, *shared)
 
@@ -52,13 +52,21 @@ class _SumOverParts(torch.autograd.Function):
             with torch.enable_grad():
                 value = function(rows, leaves)
             new = torch.autograd.grad(value, wanted, allow_unused=True)
-            gradients = [g if total is None else total if g is None else total.add_(g) for total, g in zip(gradients, new)]
+            gradients = [_add(total, g) for total, g in zip(gradients, new, strict=True)]
             values.append(value.detach())
         found = iter(gradients)
-        ctx.save_for_backward(*[next(found) if leaf is not None and leaf.requires_grad else None for leaf in leaves])
+        wants = [leaf is not None and leaf.requires_grad for leaf in leaves]
+        ctx.save_for_backward(*[next(found) if want else None for want in wants])
         return torch.stack(values).sum()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return (None, None, *[None if g is None else g * grad for g in ctx.saved_tensors])
+
+
+def _add(total: Tensor | None, new: Tensor | None) -> Tensor | None:
+    """Sum in a new tensor: autograd may return one tensor for two inputs, or one with a stride of 0."""
+    if total is None or new is None:
+        return new if total is None else total
+    return total + new
