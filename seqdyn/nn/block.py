@@ -114,7 +114,7 @@ class _Gate(torch.autograd.Function):
     ) -> Tensor:
         z = h + shift
         padded, scale = _normalise(z, 2 * (spectrum.shape[-1] - 1))
-        trains = ctx.needs_input_grad[2]  # the kernel, and with it all parameters
+        trains = ctx.needs_input_grad[2]  # the kernel
         source = torch.fft.rfft(padded)
         result = source * spectrum if trains else source.mul_(spectrum)
         y = torch.add(torch.fft.irfft(result, n=padded.shape[-1])[..., : z.shape[-1]], offset)
@@ -125,7 +125,7 @@ class _Gate(torch.autograd.Function):
         o = o.view_as(h)
         tanh, sigmoid = torch.tanh(o), o.sigmoid_()
         if any(ctx.needs_input_grad):
-            extra = (source, active) if trains else (None, None)
+            extra = (source if trains else None, active if ctx.needs_input_grad[4] else None)
             ctx.save_for_backward(padded, scale, spectrum, y, weight, tanh, sigmoid, *extra)
             ctx.shift_shape = shift.shape
         return tanh * sigmoid
