@@ -22,8 +22,8 @@ class MeanScaler:
     def scale(context: Tensor, observed: Tensor) -> Tensor:
         """Scale of each window and feature, (B, 1, C), from a context (B, K, C) and its mask; no gradient."""
         mask = observed.to(context.dtype)
-        total = (context.detach().abs() * mask).sum(1, keepdim=True)
-        scale = total / mask.sum(1, keepdim=True).clamp(min=1)
+        weight = mask / mask.sum(1, keepdim=True).clamp(min=1)  # divided before the sum, which may overflow
+        scale = (context.detach().abs() * weight).sum(1, keepdim=True)
         return torch.where(scale > 0, scale, torch.ones_like(scale))
 
 
