@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -57,8 +58,9 @@ class PathOptions:
 
     def __post_init__(self) -> None:
         for name in ("num_samples", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
         if self.sampler not in SAMPLERS:
             raise ValueError(f"sampler must be one of {tuple(SAMPLERS)}, got {self.sampler!r}.")
         if self.guidance is not None and self.guidance not in GUIDANCE_SCALES:
@@ -169,5 +171,5 @@ def _diverged(label: tuple[object, ...], options: PathOptions) -> str:
         return f"draws of series {name!r} are not finite: the network's weights or its input are at fault; train again."
     return (
         f"draws of series {name!r} diverged under {options.guidance} guidance with guidance_scale={options.scale:g}; "
-        f"try guidance_scale={options.scale / 4:g}."
+        f"try guidance_scale={min(options.scale / 4, GUIDANCE_SCALES[options.guidance]):g}."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -111,7 +112,7 @@ class NoiseSchedule(nn.Module):
         """
         total = self.num_diffusion_steps
         count = total if num_steps is None else num_steps
-        if count < 1 or total % count:
+        if not isinstance(count, Integral) or count < 1 or total % count:
             divisors = [n for n in range(1, total + 1) if total % n == 0]
             near = sorted(sorted(divisors, key=lambda n: abs(n - count))[:2])
             raise ValueError(
