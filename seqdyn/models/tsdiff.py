@@ -11,6 +11,7 @@ Source: Kollovieh et al. (2023), arXiv 2307.11494.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -71,6 +72,21 @@ PRESETS: dict[str, dict[str, Any]] = {
         "embedding_size": 128,
     },
 }
+
+COUNTS = (
+    "num_features",
+    "context_length",
+    "prediction_length",
+    "num_diffusion_steps",
+    "num_covariates",
+    "hidden_size",
+    "num_blocks",
+    "state_size",
+    "embedding_size",
+    "batch_size",
+    "batches_per_epoch",
+)
+
 
 class Windows(NamedTuple):
     """Scaled windows with their lag channels; C features give D = C (1 + number of lags) channels."""
@@ -323,7 +339,9 @@ class TSDiff(Model):
         target, observed = to_tensors(data, self.dtype)
         covariates = self._covariates(data, None, 0)
         missing, names = ~observed.numpy(), data[SERIES].values.tolist()
-        filled = np.repeat(data[TARGET].values[None], num_samples, axis=0)
+        known = data[TARGET].values
+        known = known.astype(np.result_type(known.dtype, np.float32), copy=False)  # draws between counts
+        filled = np.repeat(known[None], num_samples, axis=0)
         tiles = cover_gaps(observed.numpy(), self.window_length)
         if tiles:
             stretches = [(tile.series, tile.start, tile.start + self.window_length) for tile in tiles]
@@ -390,6 +408,7 @@ class TSDiff(Model):
 
     # Inside -----------------------------------------------------------------------------------------------------
 
+    @torch.inference_mode(False)  # guidance takes gradients; Lightning validates in inference mode
     def _draw(
         self,
         target: Tensor,
@@ -415,6 +434,11 @@ class TSDiff(Model):
         )
         scale = windows.scale.cpu()
         draws = draws * scale
+        if not bool(torch.isfinite(draws).all()):
+            raise ValueError(
+                f"draws leave the numbers that {self.dtype} holds: the data reach {float(scale.max()):.3g}; "
+                "change their unit, for instance data.assign(target=data['target'] / 1e30)."
+            )
         if self.hparams.lower is not None:
             draws = draws.clamp(min=self.hparams.lower)
         return draws, states * scale
@@ -501,6 +525,14 @@ class TSDiff(Model):
                     f"the model needs its {self.hparams.num_covariates} covariate(s) over the next {num_future} steps: "
                     "pass future_covariates=, dims (series, time, covariate)."
                 )
+            dims = (SERIES, TIME, COVARIATE)
+            named = isinstance(future, xr.DataArray) and {*future.dims} == {*dims} <= {*future.coords}
+            if not named:
+                found = getattr(future, "dims", type(future).__name__)
+                raise ValueError(
+                    f"future_covariates must be a DataArray with dims and coordinates {dims}, got {found}; "
+                    "name them: xr.DataArray(x, coords={'series': [...], 'time': [...], 'covariate': [...]})."
+                )
             times = future_times(data, num_future)
             try:
                 future = future.sel({SERIES: known[SERIES], TIME: times, COVARIATE: known[COVARIATE]})
@@ -509,7 +541,7 @@ class TSDiff(Model):
                     f"future_covariates must cover every series and covariate of the context over {times[0]} to "
                     f"{times[-1]}; missing: {error}."
                 ) from error
-            future_values = future.transpose(SERIES, TIME, COVARIATE).values
+            future_values = future.transpose(*dims).values
             if not np.isfinite(future_values).all():
                 raise ValueError("future_covariates have NaN or infinity; fill them: future_covariates.ffill('time').")
             values = np.concatenate([values, future_values], axis=1)
@@ -517,15 +549,22 @@ class TSDiff(Model):
 
     def _window_covariates(self, covariates: xr.DataArray | None) -> Tensor | None:
         """Standardised covariates of one window, (1, L, F)."""
-        wanted = (self.window_length, self.hparams.num_covariates)
+        wanted = {TIME: self.window_length, COVARIATE: self.hparams.num_covariates}
         if self.covariate_scaler is None:
             if covariates is not None:
                 raise ValueError("this model takes no covariates: leave them out.")
             return None
-        if covariates is None or covariates.shape != wanted:
-            found = None if covariates is None else covariates.shape
-            raise ValueError(f"covariates must have dims (time, covariate) and shape {wanted}, got {found}.")
-        return self._standardise(torch.as_tensor(covariates.values, dtype=self.dtype))[None]
+        sizes = dict(getattr(covariates, "sizes", {}))
+        if not isinstance(covariates, xr.DataArray) or sizes != wanted:
+            found = sizes or type(covariates).__name__
+            raise ValueError(
+                f"the model draws a window given its covariates: pass covariates= with sizes {wanted}, "
+                f"got {found}; for instance data.covariates.isel(series=0, time=slice(-window, None))."
+            )
+        values = covariates.transpose(TIME, COVARIATE).values
+        if not np.isfinite(values).all():
+            raise ValueError("covariates have NaN or infinity; fill them: covariates.ffill('time').")
+        return self._standardise(torch.as_tensor(values, dtype=self.dtype))[None]
 
     def _standardise(self, covariates: Tensor) -> Tensor:
         return self.covariate_scaler(covariates.to(device=self.device, dtype=self.dtype))
@@ -536,33 +575,35 @@ def _expand(given: dict[str, Any], preset: str) -> dict[str, Any]:
     if preset not in PRESETS:
         raise ValueError(f"preset must be one of {tuple(PRESETS)}, got {preset!r}.")
     values = {name: PRESETS[preset].get(name) if value is None else value for name, value in given.items()}
-    lags = values["lags"]
-    if isinstance(lags, str):
-        if lags not in LAGS:
-            raise ValueError(f"lags must be {' or '.join(map(repr, LAGS))} or a list of steps, got {lags!r}.")
-        lags = LAGS[lags]
-    values["lags"] = tuple(int(lag) for lag in lags)
-    if any(lag < 1 for lag in values["lags"]) or len(set(values["lags"])) < len(values["lags"]):
-        raise ValueError(f"lags must be different numbers of steps, at least 1 each, got {list(lags)}.")
-    for name in (
-        "num_features",
-        "context_length",
-        "prediction_length",
-        "num_diffusion_steps",
-        "hidden_size",
-        "num_blocks",
-        "batch_size",
-        "batches_per_epoch",
-    ):
-        if not isinstance(values[name], int) or values[name] < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {values[name]!r}.")
-    if values["num_covariates"] < 0:
-        raise ValueError(f"num_covariates must be 0 or more, got {values['num_covariates']}.")
+    values["lags"] = _expand_lags(values["lags"])
+    for name in COUNTS:
+        least = 0 if name == "num_covariates" else 1
+        if not isinstance(values[name], Integral) or values[name] < least:
+            raise ValueError(f"{name} must be a whole number of at least {least}, got {values[name]!r}.")
+        values[name] = int(values[name])
+    lower = values["lower"]
+    if lower is not None and not isinstance(lower, Real):
+        raise ValueError(f"lower must be a number in the units of the data or None, got {lower!r}; try 0.0.")
     if not values["learning_rate"] > 0:
         raise ValueError(f"learning_rate must be positive, got {values['learning_rate']}; the usual value is 1e-3.")
     if not 1e-4 <= values["beta_end"] < 1:
         raise ValueError(f"beta_end must lie between 1e-4 and 1, got {values['beta_end']}; the usual value is 0.1.")
     return values
+
+
+def _expand_lags(lags: Sequence[int] | str) -> tuple[int, ...]:
+    if isinstance(lags, str):
+        if lags not in LAGS:
+            raise ValueError(f"lags must be {' or '.join(map(repr, LAGS))} or a list of steps, got {lags!r}.")
+        lags = LAGS[lags]
+    steps = () if isinstance(lags, Real) else tuple(lags)
+    valid = all(isinstance(step, Integral) and step >= 1 for step in steps) and len({*steps}) == len(steps)
+    if isinstance(lags, Real) or not valid:
+        raise ValueError(
+            f"lags must list different whole numbers of steps, at least 1 each, got {lags!r}; "
+            "for instance lags=[24, 168]."
+        )
+    return tuple(int(step) for step in steps)
 
 
 def _check_history(observed: Tensor, names: Sequence[object]) -> None:
