@@ -40,8 +40,8 @@ class EpisodeDataModule(pl.LightningDataModule):
 
     Args:
         tasks: A dataset of fixed episodes; a :class:`ClassPool` (or a pair of arrays), from which an episode
-            draws ``num_ways`` classes and numbers them 0, 1, ...; or a generator of one task ``(num_points, rng)
-            -> (x, y)``, whose first ``num_shots`` points are the support.
+            draws ``num_ways`` classes and numbers them 0, 1, ...; or a generator ``(num_points, rng)
+            -> (x, y)`` of one task, whose first ``num_shots`` points are the support.
         num_ways: Classes of an episode; only for a pool.
         num_shots: Support points, per class for a pool.
         num_queries: Query points, per class for a pool.

@@ -18,7 +18,7 @@ __all__ = ["MarginalLoader", "SnapshotDataModule"]
 class SnapshotDataModule(pl.LightningDataModule):
     """All marginals of a snapshot dataset in each batch, in the order of their times.
 
-    A batch is a dict: ``x``, a list of I tensors (N_i, C), and ``time`` (I,), both float32 and in the units of
+    A batch is a dict: ``x``, a list of I tensors (N_i, C), and ``time`` (I,), float32 and in the units of
     the data.
 
     Args:
