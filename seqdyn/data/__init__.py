@@ -24,6 +24,7 @@ __getattr__, __dir__, __all__ = attach(
         "from_numpy": "convert",
         "from_pandas": "convert",
         "future_times": "schema",
+        "hide_context": "missing",
         "observed_mask": "schema",
         "read": "read",
         "read_sequences": "read",
