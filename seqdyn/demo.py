@@ -22,8 +22,8 @@ NUM_STEPS = 20
 def main(output: str | os.PathLike[str] = "demo", seed: int = 0) -> dict[str, float]:
     """Forecast the last day of the hourly departures of New York from the rest of the year.
 
-    Fits ``TSDiff(preset="small")`` and every baseline on the panel without its last day, forecasts that day for all
-    series, scores them and leaves ``forecast.png``, ``forecast.nc`` and the fitted model in ``model``.
+    Fits ``TSDiff(preset="small")`` and every baseline on the panel without its last day, forecasts that day
+    for all series, scores them and leaves ``forecast.png``, ``forecast.nc`` and the fitted model in ``model``.
 
     Args:
         output: Folder for the results; made if missing.
@@ -48,7 +48,9 @@ def main(output: str | os.PathLike[str] = "demo", seed: int = 0) -> dict[str, fl
 
     forecast = next(iter(forecasts.values()))
     to_netcdf(forecast, folder / "forecast.nc")
-    axes = plot.forecast(forecast, history=train.isel(time=slice(-3 * SEASON, None)), truth=day, max_panels=18)
+    axes = plot.forecast(
+        forecast, history=train.isel(time=slice(-3 * SEASON, None)), truth=day, max_panels=18
+    )
     axes.flat[0].figure.savefig(folder / "forecast.png", dpi=120, bbox_inches="tight")
 
     print(f"\nCRPS of the last day, all {data.sizes['series']} series, 100 sample paths (lower is better)")
@@ -68,5 +70,7 @@ def _baselines() -> dict[str, Any]:
         "SeasonalEnsemble(24, 14 seasons)": models.SeasonalEnsemble(
             season_length=24, num_seasons=14, prediction_length=SEASON
         ),
-        "LinearForecaster(336)": models.LinearForecaster(context_length=336, prediction_length=SEASON, lower=0.0),
+        "LinearForecaster(336)": models.LinearForecaster(
+            context_length=336, prediction_length=SEASON, lower=0.0
+        ),
     }

@@ -1,8 +1,9 @@
 """Score TSDiff and the baselines on two weeks of hourly departures, trained on what lies before each week.
 
-Run ``python -m experiments.tsdiff.nyc_flights`` from the root of the repository; finished rows are skipped and an
-interrupted fit goes on where it was, so it may be stopped at any time. ``--only small --week august --seed 0`` runs
-one row, ``--table`` prints the pooled scores of what is there, ``--fast`` is the two-minute version.
+Run ``python -m experiments.tsdiff.nyc_flights`` from the root of the repository; finished rows are skipped
+and an interrupted fit goes on where it was, so it may be stopped at any time. ``--only small --week august
+--seed 0`` runs one row, ``--table`` prints the pooled scores of what is there, ``--fast`` is the two-minute
+version.
 """
 
 from __future__ import annotations
@@ -135,7 +136,9 @@ def table(runs: Path, config: dict[str, Any]) -> pd.DataFrame:
             weeks = [runs / f"{name}-{week}-{seed}" / "scores.nc" for week in config["weeks"]]
             if all(path.exists() for path in weeks):
                 pooled = pool([xr.load_dataset(path) for path in weeks])
-                found.append({"model": name, "seed": seed, "crps": float(pooled["crps"]), "nd": float(pooled["nd"])})
+                found.append(
+                    {"model": name, "seed": seed, "crps": float(pooled["crps"]), "nd": float(pooled["nd"])}
+                )
     return pd.DataFrame(found)
 
 
@@ -162,11 +165,15 @@ def _fast(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", help="name of one model")
     parser.add_argument("--week", help="name of one week")
     parser.add_argument("--seed", type=int, help="one seed")
-    parser.add_argument("--runs", type=Path, default=Path("runs/tsdiff_nyc_flights"), help="folder of the runs")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/tsdiff_nyc_flights"), help="folder of the runs"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, help="file that the rows are appended to")
     parser.add_argument("--table", action="store_true", help="print the pooled scores of the finished rows")
     parser.add_argument("--fast", action="store_true", help="a few minutes, to see that it runs")

@@ -24,7 +24,9 @@ class Tile(NamedTuple):
 
 
 def to_tensors(data: xr.Dataset, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Checked sequences as ``target`` (M, T, C), zero where missing, and the bool mask ``observed`` (M, T, C)."""
+    """Checked sequences as ``target`` (M, T, C), zero where missing, and the bool mask ``observed`` (M, T,
+    C).
+    """
     observed = observed_mask(data)
     values = np.where(observed, data[TARGET].values, 0.0)
     return torch.as_tensor(values, dtype=dtype), torch.from_numpy(observed)
@@ -54,8 +56,8 @@ def cover_gaps(observed: np.ndarray, length: int) -> list[Tile]:
     centres = np.array(starts) + length / 2
     edges = [0, *np.ceil((centres[1:] + centres[:-1]) / 2).astype(int).tolist(), steps]
     tiles = []
-    for series, (present, complete) in enumerate(zip(observed.any(-1), observed.all(-1), strict=True)):
-        present = np.flatnonzero(present)
+    for series, mask in enumerate(observed):
+        complete, present = np.all(mask, axis=-1), np.flatnonzero(np.any(mask, axis=-1))
         if not len(present):
             continue
         begin, end = int(present[0]), int(present[-1]) + 1

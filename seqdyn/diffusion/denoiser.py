@@ -1,7 +1,8 @@
 r"""The one interface of everything downstream: :math:`E[x_0 \mid x_t]`.
 
-Samplers, guidance and conditioning ask a denoiser for ``x0(x, step)`` and its ``schedule`` and know nothing else, so
-that conditioning is a denoiser that wraps a denoiser, and every sampler works with every condition and every model.
+Samplers, guidance and conditioning ask a denoiser for ``x0(x, step)`` and its ``schedule`` and know nothing
+else, so that conditioning is a denoiser that wraps a denoiser, and every sampler works with every condition
+and every model.
 """
 
 from __future__ import annotations

@@ -1,13 +1,15 @@
-r"""Observation self-guidance as published: the score of an energy of the model's own estimate of the clean window.
+r"""Observation self-guidance as published: the score of an energy of the model's own estimate of the clean
+window.
 
 .. math::
     \mathrm{score}(x, t) = -s\, \nabla_x E\bigl(y - \hat x_0(x, t)\bigr),
 
-summed over observed cells, with the gradient taken through the network. It ignores the covariance of the clean window
-given the diffused one, hence is an approximation even with a perfect denoiser.
+summed over observed cells, with the gradient taken through the network. It ignores the covariance of the
+clean window given the diffused one, hence is an approximation even with a perfect denoiser.
 
-Source: Kollovieh et al. (2023), arXiv 2307.11494, section 3.1. The paper evaluates the gradient at the current state
-(``point="xt"``); the published code, and with it the published numbers, at the drawn proposal (``point="proposal"``).
+Source: Kollovieh et al. (2023), arXiv 2307.11494, section 3.1. The paper evaluates the gradient at
+the current state (``point="xt"``); the published code, and with it the published numbers, at the drawn proposal
+(``point="proposal"``).
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ class _SelfGuidance(abc.ABC):
         if point not in POINTS:
             raise ValueError(f"the guidance point must be one of {POINTS}, got {point!r}.")
         if not scale > 0:
-            raise ValueError(f"the guidance scale must be positive, got {scale}; without guidance pass guidance=None.")
+            raise ValueError(
+                f"the guidance scale must be positive, got {scale}; without guidance pass guidance=None."
+            )
         self.denoiser, self.observed, self.scale, self.point = denoiser, observed, scale, point
         # NaN times a zero mask is NaN, so unobserved targets are replaced before, not after.
         self.target = torch.where(observed, target, torch.zeros((), dtype=target.dtype, device=target.device))
@@ -75,7 +79,8 @@ class SquareGuidance(_SelfGuidance):
 
 
 class QuantileGuidance(_SelfGuidance):
-    r"""Energy :math:`E = \sum \max(\kappa e, (\kappa - 1) e)` with :math:`e = y - \hat x_0`, one level κ per path.
+    r"""Energy :math:`E = \sum \max(\kappa e, (\kappa - 1) e)` with :math:`e = y - \hat x_0`, one level κ per
+    path.
 
     Args:
         denoiser: The unconditional denoiser.
@@ -100,7 +105,9 @@ class QuantileGuidance(_SelfGuidance):
     ) -> None:
         super().__init__(denoiser, target, observed, scale, point)
         if not bool(((levels > 0) & (levels < 1)).all()):
-            raise ValueError("quantile levels must lie strictly between 0 and 1, for instance k / (num_samples + 1).")
+            raise ValueError(
+                "quantile levels must lie strictly between 0 and 1, for instance k / (num_samples + 1)."
+            )
         self.levels = levels.to(target.dtype).view(-1, 1, 1)
 
     def energy(self, residual: Tensor) -> Tensor:

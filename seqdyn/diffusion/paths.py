@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import Any
@@ -64,7 +65,9 @@ class PathOptions:
         if self.sampler not in SAMPLERS:
             raise ValueError(f"sampler must be one of {tuple(SAMPLERS)}, got {self.sampler!r}.")
         if self.guidance is not None and self.guidance not in GUIDANCE_SCALES:
-            raise ValueError(f"guidance must be one of {tuple(GUIDANCE_SCALES)} or None, got {self.guidance!r}.")
+            raise ValueError(
+                f"guidance must be one of {tuple(GUIDANCE_SCALES)} or None, got {self.guidance!r}."
+            )
         if self.guidance_point not in POINTS:
             raise ValueError(f"guidance_point must be one of {POINTS}, got {self.guidance_point!r}.")
         if self.guidance_scale is not None and not 0 < self.guidance_scale < float("inf"):
@@ -82,12 +85,10 @@ class PathOptions:
 
     def provenance(self) -> dict[str, Any]:
         """What a result should say about how it was drawn, as netCDF attributes."""
-        if self.guidance is None:
-            options = {"guidance": "none"}
-        else:
-            options = {"guidance": self.guidance, "guidance_scale": self.scale, "guidance_point": self.guidance_point}
-        steps = "all" if self.num_steps is None else self.num_steps
-        return options | {"sampler": self.sampler, "num_steps": steps}
+        options: dict[str, Any] = {"guidance": self.guidance or "none", "sampler": self.sampler}
+        if self.guidance is not None:
+            options |= {"guidance_scale": self.scale, "guidance_point": self.guidance_point}
+        return options | {"num_steps": "all" if self.num_steps is None else self.num_steps}
 
 
 @torch.no_grad()
@@ -122,35 +123,55 @@ def draw_paths(
     Raises:
         NonFiniteError: If draws stop being finite.
     """
-    num_series, num_samples = len(target), options.num_samples
+    num_paths, size = len(target) * options.num_samples, options.batch_size
     draws: list[Tensor] = []
     states: list[Tensor] = []
-    starts = range(0, num_series * num_samples, options.batch_size)
+    starts = range(0, num_paths, size)
     for start in tqdm(starts, desc="sampling", leave=False, disable=not options.progress or len(starts) < 2):
-        index = torch.arange(start, min(start + options.batch_size, num_series * num_samples))
-        series, sample = index // num_samples, index % num_samples
+        paths = torch.arange(start, min(start + size, num_paths))
+        series, sample = paths // options.num_samples, paths % options.num_samples
         rows = series.to(target.device)
-        noise = NoiseSource(options.seed, [(*labels[m], k) for m, k in zip(series.tolist(), sample.tolist(), strict=True)])
-        known = () if covariates is None else (covariates[rows],)
-        denoiser = Denoiser(lambda x, step, known=known: predict_noise(x, step, *known), schedule)
-        kept: dict[int, Tensor] = {}
+        denoiser = Denoiser(predict_noise, schedule)
+        if covariates is not None:
+            denoiser = Denoiser(functools.partial(predict_noise, covariates=covariates[rows]), schedule)
+        streams = [(*labels[m], k) for m, k in zip(series.tolist(), sample.tolist(), strict=True)]
+        noise, recorder = NoiseSource(options.seed, streams), _Recorder(trajectory_steps, keep)
         x = SAMPLERS[options.sampler](
             denoiser,
             noise.normal(schedule.num_diffusion_steps, target[rows]),
             guidance=_guidance(denoiser, target[rows], observed[rows], sample, options),
             num_steps=options.num_steps,
             draw=noise.normal,
-            callback=lambda step, x, kept=kept: kept.update({step: x[:, *keep].cpu()}) if step in trajectory_steps else None,
+            callback=recorder,
         )[:, *keep]
-        if not bool(torch.isfinite(x).all()):
-            raise NonFiniteError(_diverged(labels[int(series[int((~torch.isfinite(x)).flatten(1).any(1).nonzero()[0])])], options))
+        finite = torch.isfinite(x).flatten(1).all(1)
+        if not bool(finite.all()):
+            raise NonFiniteError(_diverged(labels[int(series[int(finite.int().argmin())])], options))
         draws.append(x.cpu())
-        states.append(torch.stack([kept[step] for step in trajectory_steps]) if trajectory_steps else x.new_empty(0, *x.shape).cpu())
-    shape = (num_series, num_samples)
+        states.append(recorder.states(x))
+    shape = (len(target), options.num_samples)
     return (
         torch.cat(draws).unflatten(0, shape).transpose(0, 1),
         torch.cat(states, dim=1).unflatten(1, shape).transpose(1, 2),
     )
+
+
+class _Recorder:
+    """Keeps the states after some steps of a chain."""
+
+    def __init__(self, steps: Sequence[int], keep: Part) -> None:
+        self._steps, self._keep = steps, keep
+        self._kept: dict[int, Tensor] = {}
+
+    def __call__(self, step: int, x: Tensor) -> None:
+        if step in self._steps:
+            self._kept[step] = x[:, *self._keep].cpu()
+
+    def states(self, like: Tensor) -> Tensor:
+        """The states, (number of steps, B, l, c)."""
+        if not self._steps:
+            return like.new_empty(0, *like.shape, device="cpu")
+        return torch.stack([self._kept[step] for step in self._steps])
 
 
 def _guidance(
@@ -166,10 +187,11 @@ def _guidance(
 
 
 def _diverged(label: tuple[object, ...], options: PathOptions) -> str:
-    name = label[0]
-    if options.scale is None:
-        return f"draws of series {name!r} are not finite: the network's weights or its input are at fault; train again."
+    name, scale = label[0], options.scale
+    if options.guidance is None or scale is None:
+        return f"draws of series {name!r} are not finite: the network's weights are at fault; train again."
+    smaller = min(scale / 4, GUIDANCE_SCALES[options.guidance])
     return (
-        f"draws of series {name!r} diverged under {options.guidance} guidance with guidance_scale={options.scale:g}; "
-        f"try guidance_scale={min(options.scale / 4, GUIDANCE_SCALES[options.guidance]):g}."
+        f"draws of series {name!r} diverged under {options.guidance} guidance with guidance_scale={scale:g}; "
+        f"try guidance_scale={smaller:g}."
     )

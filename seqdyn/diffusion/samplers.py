@@ -1,8 +1,8 @@
 """Reverse samplers: functions of a denoiser and the noise they start from.
 
-``guidance`` is the hook for the published self-guidance, a callable ``(x, step) -> score`` that already contains its
-scale. Its attribute ``point`` says where the ancestral sampler evaluates it: ``"proposal"`` at the drawn next state
-(two network passes a step) or ``"xt"`` at the current one.
+``guidance`` is the hook for the published self-guidance, a callable ``(x, step) -> score`` that already
+contains its scale. Its attribute ``point`` says where the ancestral sampler evaluates it: ``"proposal"`` at
+the drawn next state (two network passes a step) or ``"xt"`` at the current one.
 """
 
 from __future__ import annotations
@@ -58,19 +58,17 @@ def ddpm(
     for step, to in denoiser.schedule.reverse_steps(num_steps):
         index = _index(x, step)
         coefficients = denoiser.schedule.transition(step, to)
-        guided = guidance is not None and coefficients.variance > 0
-        if guided and point == "xt":
-            estimate, score = _estimate_and_score(denoiser, guidance, x, index)
+        active = guidance if coefficients.variance > 0 else None
+        if active is not None and point == "xt":
+            estimate, score = _estimate_and_score(denoiser, active, x, index)
         else:
             estimate, score = denoiser.x0(x, index), None
         x = coefficients.estimate * estimate + coefficients.current * x
         if coefficients.variance > 0:
             xi = torch.randn_like(x) if draw is None else draw(step, x)
             x = x + math.sqrt(coefficients.variance) * xi
-        if guided:
-            if score is None:
-                score = guidance(x, index)
-            x = x + coefficients.variance * score
+        if active is not None:
+            x = x + coefficients.variance * (active(x, index) if score is None else score)
         if callback is not None:
             callback(step, x)
     return x
@@ -92,7 +90,8 @@ def ddim(
     .. math::
         \epsilon' = \hat\epsilon - \sqrt{1 - \bar\alpha_t}\,\mathrm{score}, \quad
         x_u = \sqrt{\bar\alpha_u}\, \hat x_0' + \sqrt{1 - \bar\alpha_u - s^2}\, \epsilon' + s\, \xi, \quad
-        s^2 = \eta^2 \frac{1 - \bar\alpha_u}{1 - \bar\alpha_t} \left(1 - \frac{\bar\alpha_t}{\bar\alpha_u}\right)
+        s^2 = \eta^2 \frac{1 - \bar\alpha_u}{1 - \bar\alpha_t} \left(1 -
+        \frac{\bar\alpha_t}{\bar\alpha_u}\right)
 
     where :math:`\hat x_0'` is the clean window that :math:`\epsilon'` implies.
 
@@ -109,7 +108,8 @@ def ddim(
         Samples, (B, L, C).
 
     Raises:
-        ValueError: If ``eta`` is outside [0, 1] or ``num_steps`` does not divide the number of diffusion steps.
+        ValueError: If ``eta`` is outside [0, 1] or ``num_steps`` does not divide the number of diffusion
+            steps.
 
     Source: Song, Meng & Ermon (2021), arXiv 2010.02502.
     """

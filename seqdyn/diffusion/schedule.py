@@ -14,7 +14,9 @@ __all__ = ["NoiseSchedule", "Transition"]
 
 
 class Transition(NamedTuple):
-    r"""One reverse step :math:`x_u \sim N(c_0 \hat x_0 + c_1 x_t,\; v)` of the Gaussian posterior, as plain numbers."""
+    r"""One reverse step :math:`x_u \sim N(c_0 \hat x_0 + c_1 x_t,\; v)` of the Gaussian posterior, as plain
+    numbers.
+    """
 
     estimate: float  # c_0
     current: float  # c_1
@@ -43,7 +45,11 @@ class NoiseSchedule(nn.Module):
         beta = torch.as_tensor(betas, dtype=torch.float64)
         bad = ((beta <= 0) | (beta >= 1)).nonzero()
         if beta.ndim != 1 or not len(beta) or len(bad):
-            where = f"beta[{int(bad[0])}] = {float(beta[bad[0]]):.3g}" if len(bad) else f"shape {tuple(beta.shape)}"
+            where = (
+                f"beta[{int(bad[0])}] = {float(beta[bad[0]]):.3g}"
+                if len(bad)
+                else f"shape {tuple(beta.shape)}"
+            )
             raise ValueError(
                 f"betas must be a list of numbers strictly between 0 and 1, got {where}; "
                 "for the usual schedule type NoiseSchedule.linear(100)."
@@ -55,13 +61,17 @@ class NoiseSchedule(nn.Module):
         self.register_buffer("alpha_bar", alpha_bar.to(torch.get_default_dtype()))
 
     @classmethod
-    def linear(cls, num_diffusion_steps: int, beta_start: float = 1e-4, beta_end: float = 0.1) -> NoiseSchedule:
+    def linear(
+        cls, num_diffusion_steps: int, beta_start: float = 1e-4, beta_end: float = 0.1
+    ) -> NoiseSchedule:
         """Betas equally spaced from ``beta_start`` to ``beta_end``: TSDiff's schedule."""
         return cls(torch.linspace(beta_start, beta_end, _positive(num_diffusion_steps), dtype=torch.float64))
 
     @classmethod
     def cosine(cls, num_diffusion_steps: int, offset: float = 0.008) -> NoiseSchedule:
-        r"""Betas from :math:`\bar\alpha(u) \propto \cos^2\left(\frac{u/T + o}{1 + o} \frac{\pi}{2}\right)`, clipped to [1e-4, 0.9999]."""
+        r"""Betas from :math:`\bar\alpha(u) \propto \cos^2\left(\frac{u/T + o}{1 + o} \frac{\pi}{2}\right)`,
+        clipped to [1e-4, 0.9999].
+        """
         u = torch.arange(_positive(num_diffusion_steps) + 1, dtype=torch.float64) / num_diffusion_steps
         level = torch.cos((u + offset) / (1 + offset) * math.pi / 2).square()
         return cls((1 - level[1:] / level[:-1]).clamp(1e-4, 0.9999))
@@ -76,17 +86,17 @@ class NoiseSchedule(nn.Module):
         return self._alpha_bar[step]
 
     def add_noise(self, x0: Tensor, step: Tensor, noise: Tensor) -> Tensor:
-        """Diffuse clean windows ``x0`` (B, L, C) to their steps (B,) with standard normal ``noise`` (B, L, C)."""
+        """Diffuse clean windows ``x0`` (B, L, C) to steps (B,) with standard normal ``noise`` (B, L, C)."""
         signal, spread = self.scales(step, x0)
         return signal * x0 + spread * noise
 
     def scales(self, step: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        r""":math:`\sqrt{\bar\alpha_t}` and :math:`\sqrt{1 - \bar\alpha_t}` at steps (B,), shaped to multiply ``like`` (B, ...)."""
+        r""":math:`\sqrt{\bar\alpha_t}` and :math:`\sqrt{1 - \bar\alpha_t}` at steps (B,), shaped like (B, 1, 1)."""
         level = self.alpha_bar[step].to(like.dtype).view(-1, *[1] * (like.ndim - 1))
         return level.sqrt(), (1 - level).sqrt()
 
     def transition(self, step: int, to: int) -> Transition:
-        r"""The posterior :math:`q(x_u \mid x_t, x_0)` from ``step`` t to an earlier step ``to`` u (-1: clean data).
+        r"""The posterior :math:`q(x_u \mid x_t, x_0)` from ``step`` t to an earlier ``to`` u (-1: clean data).
 
         .. math::
             b = 1 - \bar\alpha_t / \bar\alpha_u, \quad
@@ -126,5 +136,7 @@ class NoiseSchedule(nn.Module):
 
 def _positive(num_diffusion_steps: int) -> int:
     if num_diffusion_steps < 1:
-        raise ValueError(f"num_diffusion_steps must be at least 1, got {num_diffusion_steps}; the usual number is 100.")
+        raise ValueError(
+            f"num_diffusion_steps must be at least 1, got {num_diffusion_steps}; the usual number is 100."
+        )
     return num_diffusion_steps

@@ -24,7 +24,7 @@ _CACHE_ELEMENTS = 2**17
 
 
 class Operators(NamedTuple):
-    """A network with the work done that depends on its parameters alone; :func:`predict` is a function of it."""
+    """A network with the work done that depends on its parameters alone, as :func:`predict` needs it."""
 
     blocks: tuple[BlockOperators, ...]
     encode: Tensor  # (D, C)
@@ -68,9 +68,8 @@ class S4Backbone(nn.Module):
         self.num_channels, self.length, self.init_skip = num_channels, length, init_skip
         self.embedding = StepEmbedding(embedding_size, hidden_size)
         self.encode = nn.Linear(num_channels, hidden_size)
-        self.blocks = nn.ModuleList(
-            S4Block(hidden_size, length, state_size, num_covariates, kernel) for _ in range(num_blocks)
-        )
+        blocks = [S4Block(hidden_size, length, state_size, num_covariates, kernel) for _ in range(num_blocks)]
+        self.blocks: Sequence[S4Block] = nn.ModuleList(blocks)  # type: ignore[assignment]
         self.head = nn.Linear(hidden_size, hidden_size)
         self.decode = nn.Linear(hidden_size, num_channels)
 
@@ -83,7 +82,8 @@ class S4Backbone(nn.Module):
     def operators(self) -> Operators:
         """Everything a pass needs, once per training step and once per sampling call.
 
-        The head is linear in the skips, and a block's shift in the residual biases before it: both are folded.
+        The head is linear in the skips, and a block's shift in the residual biases before it: both are
+        folded.
         """
         blocks, residual_bias = [], torch.zeros_like(self.head.bias)[:, None]
         skip_bias = torch.zeros_like(residual_bias)
@@ -144,7 +144,9 @@ class S4Backbone(nn.Module):
         def part(rows: slice, shared: Sequence[Tensor | None]) -> Tensor:
             shifts, operators = pytree.tree_unflatten(list(shared), tree)
             known = None if covariates is None else covariates[rows]
-            return function(self._finish(predict(x[rows], shifts[..., rows], operators, known), x[rows]), rows)
+            return function(
+                self._finish(predict(x[rows], shifts[..., rows], operators, known), x[rows]), rows
+            )
 
         return sum_over_parts(part, len(x), self.windows_at_a_time(x.device), leaves)
 
@@ -175,11 +177,14 @@ def predict(x: Tensor, shifts: Tensor, operators: Operators, covariates: Tensor 
         total = torch.addmm(total, block.skip, g)
         if block is not last:  # nothing reads the last residual
             h = torch.addmm(h.flatten(1), block.residual, g).view_as(h)
-    return torch.addmm(operators.decode_bias, total.relu_().mT, operators.decode).view(batch, length, channels)
+    return torch.addmm(operators.decode_bias, total.relu_().mT, operators.decode).view(
+        batch, length, channels
+    )
 
 
 class FrozenBackbone:
-    """A network for sampling: all that depends on its parameters is computed once, gradients flow to ``x`` only.
+    """A network for sampling: all that depends on its parameters is computed once, gradients flow to ``x``
+    only.
 
     Calls are ``predict_noise(x, step)`` as the samplers expect, or ``(x, step, covariates)``.
 

@@ -3,8 +3,9 @@ r"""The residual S4 block of the diffusion backbone, with a hand-written gradien
 .. math::
     z = h + \mathrm{shift}, \quad o = z + S4(\mathrm{LayerNorm}(z)) + W_u u, \quad g = \tanh(o)\,\sigma(o)
 
-Activations are channels first, (D, B, L): every linear map is one matrix product and every convolution runs along
-contiguous time. The gradient is written out because nearly all of the cost outside the matrix products is memory
+Activations are channels first, (D, B, L): every linear map is one matrix product and every convolution runs
+along contiguous time. The gradient is written out because nearly all of the cost outside the matrix products
+is memory
 traffic: in place, without saved copies, it takes half of what composed operations take.
 
 Source: Kollovieh et al. (2023), arXiv 2307.11494, appendix on architecture.
@@ -54,7 +55,9 @@ class S4Block(nn.Module):
         kernel: Kind of S4 kernel, see :class:`~seqdyn.nn.s4.S4Layer`.
     """
 
-    def __init__(self, hidden_size: int, length: int, state_size: int, num_covariates: int, kernel: str) -> None:
+    def __init__(
+        self, hidden_size: int, length: int, state_size: int, num_covariates: int, kernel: str
+    ) -> None:
         super().__init__()
         self.shift = nn.Linear(hidden_size, hidden_size)
         self.norm = nn.LayerNorm(hidden_size, eps=_EPS)
@@ -93,7 +96,7 @@ def gate(h: Tensor, shift: Tensor, block: BlockOperators, covariates: Tensor | N
         g, (D, B, L).
     """
     drive = None
-    if block.drive is not None and covariates is not None:
+    if block.drive is not None and block.drive_bias is not None and covariates is not None:
         drive = torch.addmm(block.drive_bias, block.drive, covariates.flatten(1)).view_as(h)
     return _Gate.apply(h, shift, block.spectrum, block.offset, block.mix, block.mix_bias, drive)
 

@@ -1,7 +1,7 @@
 r"""Sums of a state-space kernel over its poles, with an analytic gradient.
 
-With poles ``w`` in conjugate pairs and nodes :math:`z = i\zeta` on the imaginary axis, every sum of the S4 kernel is a
-real combination of :math:`R_{nk} = 1 / (|w_n|^2 - \zeta_k^2 - 2 i \zeta_k \mathrm{Re}\,w_n)`.
+With poles ``w`` in conjugate pairs and nodes :math:`z = i\zeta` on the imaginary axis, every sum of the S4
+kernel is a real combination of :math:`R_{nk} = 1 / (|w_n|^2 - \zeta_k^2 - 2 i \zeta_k \mathrm{Re}\,w_n)`.
 """
 
 from __future__ import annotations

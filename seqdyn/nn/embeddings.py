@@ -25,6 +25,8 @@ class StepEmbedding(nn.Module):
         ValueError: If ``embedding_size`` is odd or below 4.
     """
 
+    frequency: Tensor
+
     def __init__(self, embedding_size: int, hidden_size: int) -> None:
         super().__init__()
         if embedding_size < 4 or embedding_size % 2:

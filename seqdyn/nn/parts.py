@@ -24,8 +24,8 @@ def sum_over_parts(
     they stay in its cache between the forward and the backward pass.
 
     Args:
-        function: ``function(rows, shared)`` gives the scalar sum over the rows of the slice. Gradients flow only
-            through ``shared``.
+        function: ``function(rows, shared)`` gives the scalar sum over the rows of the slice. Gradients flow
+            only through ``shared``.
         num_rows: Number of rows B of the batch.
         part_size: Rows taken together.
         shared: What every part uses, handed to ``function`` in this order.

@@ -1,18 +1,19 @@
 r"""Structured state-space (S4) layer: a long convolution whose kernel is a linear system's impulse response.
 
-Per channel a complex system with diagonal-plus-rank-one matrix :math:`A = \mathrm{diag}(w) - p\,p^*`, input ``b``
-and two outputs ``c`` (one per time direction) is discretised with step ``dt`` by the bilinear rule. Only one of each
-conjugate pair of the ``N`` states is stored; every sum below runs over both.
+Per channel a complex system with diagonal-plus-rank-one matrix :math:`A = \mathrm{diag}(w) - p\,p^*`, input
+``b`` and two outputs ``c`` (one per time direction) is discretised with step ``dt`` by the bilinear rule.
+Only one of each conjugate pair of the ``N`` states is stored; every sum below runs over both.
 
 The kernel is evaluated on the roots of unity :math:`\omega_k = e^{-2\pi i k/L}`, where
-:math:`z_k = 2(1-\omega_k)/(1+\omega_k) = i\zeta_k`, and brought back by one inverse FFT. For a conjugate pair, with
-:math:`w' = dt\,w` and any product ``v``,
+:math:`z_k = 2(1-\omega_k)/(1+\omega_k) = i\zeta_k`, and brought back by one inverse FFT. For a conjugate
+pair, with :math:`w' = dt\,w` and any product ``v``,
 
 .. math::
     \frac{v}{z-w'} + \frac{\bar v}{z-\bar w'}
     = \frac{2\,\mathrm{Re}(v)\,z - 2\,\mathrm{Re}(v \bar w')}{|w'|^2 - \zeta^2 - 2 i \zeta\,\mathrm{Re}(w')},
 
-so that one reciprocal per (state, node, channel) serves all six products, and the sum over states is a real matmul.
+so that one reciprocal per (state, node, channel) serves all six products, and the sum over states is a real
+matmul.
 
 Sources: Gu, Goel & Ré (2022), arXiv 2111.00396; diagonal variants: Gu et al. (2022), arXiv 2206.11893.
 """
@@ -34,7 +35,9 @@ KERNELS = ("nplr-legs", "s4d-legs", "s4d-lin")
 
 
 class StateSpace(NamedTuple):
-    """A discrete linear system per channel: ``x' = A x + B u``, ``y = Re(C x') + D u``, complex over all N states."""
+    """A discrete linear system per channel: ``x' = A x + B u``, ``y = Re(C x') + D u``, complex over all N
+    states.
+    """
 
     A: Tensor
     B: Tensor
@@ -45,14 +48,15 @@ class StateSpace(NamedTuple):
 def hippo_legs(state_size: int) -> tuple[Tensor, Tensor, Tensor]:
     r"""HiPPO-LegS in diagonal-plus-rank-one form.
 
-    The matrix :math:`A + P P^T` equals :math:`-\tfrac12 I` plus a skew-symmetric matrix, hence is diagonalised by a
-    unitary V; the eigenvalues with negative imaginary part are kept, smallest first.
+    The matrix :math:`A + P P^T` equals :math:`-\tfrac12 I` plus a skew-symmetric matrix, hence is
+    diagonalised by a unitary V; the eigenvalues with negative imaginary part are kept, smallest first.
 
     Args:
         state_size: Number of states N, even.
 
     Returns:
-        ``w``, ``p``, ``b``: eigenvalues, rank-one factor and input in the eigenbasis, each (N/2,), complex128.
+        ``w``, ``p``, ``b``: eigenvalues, rank-one factor and input in the eigenbasis, each (N/2,),
+        complex128.
     """
     n = torch.arange(state_size, dtype=torch.float64)
     scale = torch.sqrt(2 * n + 1)
@@ -89,18 +93,21 @@ class S4Layer(nn.Module):
     def __init__(self, num_channels: int, state_size: int, length: int, kernel: str = "nplr-legs") -> None:
         super().__init__()
         if state_size < 2 or state_size % 2:
-            raise ValueError(f"state_size must be even and at least 2, got {state_size}; try {state_size + 1}.")
+            raise ValueError(
+                f"state_size must be even and at least 2, got {state_size}; try {state_size + 1}."
+            )
         if length < 2:
             raise ValueError(f"length must be at least 2 time steps, got {length}.")
         if kernel not in KERNELS:
             raise ValueError(f"kernel must be one of {KERNELS}, got {kernel!r}.")
-        self.num_channels, self.state_size, self.length, self.variant = num_channels, state_size, length, kernel
+        self.num_channels, self.state_size = num_channels, state_size
+        self.length, self.variant = length, kernel
         self.fft_length = 2 * int(next_fast_len(length, real=True))  # even, and free of wrap-around
         half, dtype = state_size // 2, torch.get_default_dtype()
 
         w, p, b = hippo_legs(state_size)
         if kernel == "s4d-lin":
-            w = torch.complex(torch.full((half,), -0.5, dtype=torch.float64), math.pi * torch.arange(half, dtype=torch.float64))
+            w = torch.complex(torch.full_like(w.real, -0.5), math.pi * torch.arange(half).to(w.real))
         self.log_neg_real = nn.Parameter(torch.log(-w.real).to(dtype).repeat(num_channels, 1))
         self.imag = nn.Parameter(w.imag.to(dtype).repeat(num_channels, 1))
         # The drawn output is c~ = c (I - A^L): a circular evaluation of length L then gives the taps exactly.
@@ -118,7 +125,7 @@ class S4Layer(nn.Module):
         return self._nplr_kernel() if self.variant == "nplr-legs" else self._diagonal_kernel()
 
     def operator(self, taps: Tensor | None = None) -> Tensor:
-        """Spectrum of the two-sided kernel with the skip term folded in, (H, 1, F): depends on parameters only."""
+        """Spectrum of the two-sided kernel, skip term included, (H, 1, F): depends on parameters only."""
         causal, anticausal = self.kernel() if taps is None else taps
         gap = causal.new_zeros(self.num_channels, self.fft_length - 2 * self.length)
         causal = torch.cat([causal[:, :1] + self.skip[:, None], causal[:, 1:]], dim=1)

@@ -14,8 +14,8 @@ class MeanScaler:
     .. math::
         s = \frac{\sum_t m_t |x_t|}{\max(\sum_t m_t, 1)}
 
-    A context that is all zero or all missing has scale 1: the window is then left as it is. (The published code takes
-    the mean over the batch there, which makes a forecast depend on its neighbours.)
+    A context that is all zero or all missing has scale 1: the window is then left as it is. (The published
+    code takes the mean over the batch there, which makes a forecast depend on its neighbours.)
     """
 
     @staticmethod
