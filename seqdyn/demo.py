@@ -23,7 +23,7 @@ def main(output: str | os.PathLike[str] = "demo", seed: int = 0) -> dict[str, fl
     """Forecast the last day of the hourly departures of New York from the rest of the year.
 
     Fits ``TSDiff(preset="small")`` and every baseline on the panel without its last day, forecasts that day
-    for all series, scores them and leaves ``forecast.png``, ``forecast.nc`` and the fitted model in ``model``.
+    for all series, scores them and leaves ``forecast.png``, ``forecast.nc`` and the fitted ``model``.
 
     Args:
         output: Folder for the results; made if missing.

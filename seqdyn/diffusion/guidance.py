@@ -8,8 +8,8 @@ summed over observed cells, with the gradient taken through the network. It igno
 clean window given the diffused one, hence is an approximation even with a perfect denoiser.
 
 Source: Kollovieh et al. (2023), arXiv 2307.11494, section 3.1. The paper evaluates the gradient at
-the current state (``point="xt"``); the published code, and with it the published numbers, at the drawn proposal
-(``point="proposal"``).
+the current state (``point="xt"``); the published code, and with it the published numbers, at the drawn
+proposal (``point="proposal"``).
 """
 
 from __future__ import annotations

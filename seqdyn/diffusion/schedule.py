@@ -91,12 +91,12 @@ class NoiseSchedule(nn.Module):
         return signal * x0 + spread * noise
 
     def scales(self, step: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        r""":math:`\sqrt{\bar\alpha_t}` and :math:`\sqrt{1 - \bar\alpha_t}` at steps (B,), shaped like (B, 1, 1)."""
+        r""":math:`\sqrt{\bar\alpha_t}` and :math:`\sqrt{1 - \bar\alpha_t}` at steps (B,)."""
         level = self.alpha_bar[step].to(like.dtype).view(-1, *[1] * (like.ndim - 1))
         return level.sqrt(), (1 - level).sqrt()
 
     def transition(self, step: int, to: int) -> Transition:
-        r"""The posterior :math:`q(x_u \mid x_t, x_0)` from ``step`` t to an earlier ``to`` u (-1: clean data).
+        r"""The posterior :math:`q(x_u \mid x_t, x_0)` from ``step`` t back to ``to`` u (-1: clean data).
 
         .. math::
             b = 1 - \bar\alpha_t / \bar\alpha_u, \quad
