@@ -30,7 +30,8 @@ class Model(pl.LightningModule, abc.ABC):
 
     A subclass's ``__init__`` takes plain data (numbers, strings, tuples), calls ``super().__init__()`` and
     ``self.save_hyperparameters()``, and builds its networks. A network handed in by the user is a constructor
-    argument named in ``save_hyperparameters(ignore=[...])``; it is handed in again at :meth:`load`.
+    argument named in ``save_hyperparameters(ignore=[...])``; it is handed in again at :meth:`load`. A
+    ``training_step`` of its own ends with ``return self._log("train", batch, losses)``.
 
     Attributes:
         history: Dim ``epoch``: ``train_loss`` and its parts, ``val_loss``, ``seconds``; ``None`` before the

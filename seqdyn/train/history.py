@@ -97,7 +97,7 @@ class History(pl.Callback):
         Lightning's own means over steps would begin again where an interrupted epoch is resumed.
         """
         for name, value in means.items():
-            pl_module.log(name, value, on_step=False, on_epoch=True, batch_size=1)
+            pl_module.log(name, value, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
 
     def _elapsed(self) -> float:
         return self._before + time.perf_counter() - self._start

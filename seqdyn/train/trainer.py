@@ -14,6 +14,7 @@ from typing import Any
 import pytorch_lightning as pl
 import xarray as xr
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar
+from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 
 from seqdyn.train.callbacks import AverageWeights, KeepBest, ProgressLine, StopOnNonFinite
 from seqdyn.train.checkpoint import SaveProgress, VerifiedIO
@@ -105,6 +106,11 @@ def _train(
     trainer: pl.Trainer, model: Any, datamodule: pl.LightningDataModule, resume_from: Path | None
 ) -> None:
     """Fit, and leave the model detached from the trainer, in eval mode."""
+    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+        raise ValueError(
+            "a strategy that spawns or forks its processes cannot hand history and kept weights back; run a "
+            "script with strategy='ddp', or train with devices=1."
+        )
     logger.info("training on %s", trainer.strategy.root_device)
     model.train()
     try:

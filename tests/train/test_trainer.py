@@ -180,6 +180,11 @@ def test_a_trainer_of_the_users_trains_and_logs_too(model_class: Any, data: xr.D
     assert model.was_trained
 
 
+def test_processes_that_cannot_hand_the_history_back_are_refused(model_class: Any, data: xr.Dataset) -> None:
+    with pytest.raises(ValueError, match="cannot hand history .* back; run a script with strategy='ddp'"):
+        model_class().fit(data, max_epochs=1, strategy="ddp_spawn", accelerator="cpu", devices=2)
+
+
 @pytest.mark.gpu
 def test_a_fit_on_a_gpu_leaves_the_model_there_and_goes_on_exactly(
     model_class: Any, data: xr.Dataset, stop_at: Any, stopped: Any, tmp_path: Any
