@@ -47,9 +47,8 @@ def from_numpy(
     for name, given, size in (("series", series, num_series), ("features", features, num_features)):
         if given is not None and len(given) != size:
             raise ValueError(
-                f"{name}= has {len(given)} labels but the values hold {size} (shape {array.shape}: "
-                "series, time, "
-                f"feature); give {size} labels or transpose the array."
+                f"{name}= has {len(given)} labels but the values hold {size} (shape {array.shape}: series, "
+                f"time, feature); give {size} labels or transpose the array."
             )
     if features is None:
         features = ["value"] if num_features == 1 else [f"value_{i}" for i in range(num_features)]
@@ -73,9 +72,8 @@ def _stack_series(values: Any) -> np.ndarray:
         array = array[:, :, None]
     if array.ndim != 3 or array.size == 0:
         raise ValueError(
-            "values must have shape (time,), (series, time) or (series, time, feature) and hold "
-            "something, got "
-            f"{np.shape(values)}; reshape them first."
+            "values must have shape (time,), (series, time) or (series, time, feature) and hold something, "
+            f"got {np.shape(values)}; reshape them first."
         )
     return array
 
@@ -115,9 +113,8 @@ def _array_times(num_steps: int, time: Any, freq: str | float | None, start: Any
     time = time.values if isinstance(time, xr.DataArray) else time
     if len(time) != num_steps:
         raise ValueError(
-            f"time= has {len(time)} stamps but the values hold {num_steps} steps (axis 1 is time); give "
-            "one stamp "
-            "per step or transpose the array."
+            f"time= has {len(time)} stamps but the values hold {num_steps} steps (axis 1 is time); give one "
+            "stamp per step or transpose the array."
         )
     stamps = read_stamps(pd.Series(time, name="time").reset_index(drop=True))
     numbers = stamps.values.asi8 if isinstance(stamps.values, pd.DatetimeIndex) else stamps.values

@@ -52,15 +52,15 @@ def check_variable(data: xr.Dataset, name: str, dims: tuple[str, ...], kind: str
         )
     if name not in data:
         raise ValueError(
-            f"a {kind} dataset needs the variable '{name}', found {sorted(map(str, data.data_vars))}; "
-            f"rename yours with data.rename(NAME='{name}')."
+            f"a {kind} dataset needs the variable '{name}', found {sorted(map(str, data.data_vars))}; rename "
+            f"yours with data.rename(NAME='{name}')."
         )
     array = data[name]
     if array.dims != dims:
         raise ValueError(
             f"'{name}' must have dims {dims}, got {array.dims}; reorder with "
-            f"data.transpose({', '.join(map(repr, dims))}, ...), rename with data.rename(OLD='NEW') "
-            "or add a missing dim with data.expand_dims('NAME')."
+            f"data.transpose({', '.join(map(repr, dims))}, ...), rename with data.rename(OLD='NEW') or add a "
+            "missing dim with data.expand_dims('NAME')."
         )
     if 0 in array.shape:
         raise ValueError(
@@ -123,8 +123,8 @@ def check_labels(data: xr.Dataset, variable: str, dim: str) -> None:
         label = labels[labels.duplicated()][0]
         count = int((labels == label).sum())
         raise ValueError(
-            f"labels of '{dim}' must be unique, {plain(label)!r} occurs {count} times; "
-            f"rename with data.assign_coords({dim}=[...]) or keep one with data.drop_duplicates('{dim}')."
+            f"labels of '{dim}' must be unique, {plain(label)!r} occurs {count} times; rename with "
+            f"data.assign_coords({dim}=[...]) or keep one with data.drop_duplicates('{dim}')."
         )
 
 
@@ -167,8 +167,8 @@ def check_time(data: xr.Dataset) -> None:
     bad = np.isnat(time.values) if is_date else ~np.isfinite(time.values)
     if bad.any():
         raise ValueError(
-            f"'time' is missing at index {int(bad.argmax())}; drop that step with data.isel(time=~bad), "
-            "bad = data.time.isnull().values."
+            f"'time' is missing at index {int(bad.argmax())}; drop that step with data.isel(time=~bad), bad "
+            "= data.time.isnull().values."
         )
     values = as_stamps(time.values).asi8 if is_date else time.values
     back = values[1:] <= values[:-1]

@@ -108,8 +108,7 @@ def order_times(column: pd.Series) -> np.ndarray:
     if missing.any():
         raise ValueError(
             f"the time {column.name!r} is empty for particle {int(missing.argmax())} ({int(missing.sum())} "
-            "in all); drop "
-            "these particles, or fill in their time."
+            "in all); drop these particles, or fill in their time."
         )
     if pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype):
         return column.to_numpy()
@@ -123,8 +122,7 @@ def order_times(column: pd.Series) -> np.ndarray:
         listed = texts.unique()[:5].tolist()
         raise ValueError(
             f"the times {listed} in {column.name!r} hold no number by which to order them; map them to "
-            "numbers first: "
-            f"{column.name} = {column.name}.map({{{listed[0]!r}: 0.0, ...}})."
+            f"numbers first: {column.name} = {column.name}.map({{{listed[0]!r}: 0.0, ...}})."
         )
     return numbers.to_numpy(dtype=float)
 
@@ -215,8 +213,7 @@ def _from_arrays(
     if x.ndim != 2 or stamps.shape != (len(x),):
         raise ValueError(
             f"the values have shape {x.shape} and the times {name!r} {stamps.shape}; give one time per "
-            "particle, or the "
-            "values as (time, particle, feature) with times=[...]."
+            "particle, or the values as (time, particle, feature) with times=[...]."
         )
     return _dataset(
         x, order_times(pd.Series(stamps, name=name)), [f"x_{i}" for i in range(x.shape[1])], units
@@ -246,8 +243,7 @@ def _time_name(frame: pd.DataFrame, time: str | None, what: str) -> str:
     if found is None:
         raise ValueError(
             f"no {what} looks like the particles' time among {[str(name) for name in frame.columns][:20]}; "
-            "pass time= "
-            "one of them, or times=[...] with one number per snapshot."
+            "pass time= one of them, or times=[...] with one number per snapshot."
         )
     return found
 

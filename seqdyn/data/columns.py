@@ -36,8 +36,8 @@ def flat_frame(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with its index as columns, unless the index only numbers the rows."""
     if frame.columns.nlevels > 1:
         raise ValueError(
-            "the columns have several levels; flatten them first, for instance "
-            "frame.columns = ['-'.join(map(str, c)) for c in frame.columns]."
+            "the columns have several levels; flatten them first, for instance frame.columns = "
+            "['-'.join(map(str, c)) for c in frame.columns]."
         )
     if not frame.columns.is_unique:
         name = frame.columns[frame.columns.duplicated()][0]
@@ -99,8 +99,9 @@ def assign_columns(
     free = [name for name in free if name != time]
     row_numbers = [name for name in free if _numbers_rows(frame[name], name)]
     free = [name for name in free if name not in row_numbers]
+    notes += [f"column {name!r} numbers the rows and is left out" for name in row_numbers]
     if not fixed_series:
-        inferred = _infer_series(frame, free)
+        inferred = _infer_series(frame, free, time)
         if inferred is not None:
             fixed_series = [inferred]
             notes.append(f"series are told apart by column {inferred!r}")
@@ -108,8 +109,7 @@ def assign_columns(
     if fixed_series and time is None:
         raise ValueError(
             f"a table with several series (column {fixed_series[0]!r}) needs a time column; pass time= one "
-            "of "
-            f"{[str(name) for name in frame.columns]}."
+            f"of {[str(name) for name in frame.columns]}."
         )
     if fixed_value:
         return Columns(time, fixed_series, fixed_value, fixed_covariates, False, notes)
@@ -150,10 +150,9 @@ def to_numbers(column: pd.Series) -> np.ndarray:
     infinite = np.isinf(values)
     if infinite.any():
         raise ValueError(
-            f"column {name!r} is infinite in row {int(infinite.argmax())} ({int(infinite.sum())} such "
-            "rows, the first "
-            f"row is 0); repair it or count it as missing: frame[{name!r}].replace([np.inf, -np.inf], "
-            "np.nan)."
+            f"column {name!r} is infinite in row {int(infinite.argmax())} ({int(infinite.sum())} such rows, "
+            f"the first row is 0); repair it or count it as missing: frame[{name!r}].replace([np.inf, "
+            "-np.inf], np.nan)."
         )
     return values
 
@@ -171,9 +170,8 @@ def _parse_numbers(column: pd.Series) -> np.ndarray:
         else:
             remedy = "leave that column out, or name the columns to use with series= and value="
         raise ValueError(
-            f"column {column.name!r} is not numeric: row {row} is {text!r} ({int(bad.sum())} such rows, "
-            "the first row "
-            f"is 0); {remedy}."
+            f"column {column.name!r} is not numeric: row {row} is {text!r} ({int(bad.sum())} such rows, the "
+            f"first row is 0); {remedy}."
         )
     return values.to_numpy(dtype=np.float64, na_value=np.nan)
 
@@ -200,11 +198,14 @@ def _is_date(column: pd.Series) -> bool:
     return is_period or pd.api.types.is_datetime64_any_dtype(column.dtype) or looks_like_dates(column)
 
 
-def _infer_series(frame: pd.DataFrame, free: list[Any]) -> Any | None:
+def _infer_series(frame: pd.DataFrame, free: list[Any], time: Any | None) -> Any | None:
     lower = {str(name).strip().lower(): name for name in reversed(free)}
     for name in _SERIES_NAMES:
         if name in lower and frame[lower[name]].duplicated().any():
             return lower[name]
+    # Text beside stamps that do not repeat, such as the name of the weekday, tells no series apart.
+    if time is not None and not frame[time].duplicated().any():
+        return None
     return next((n for n in free if _is_text(frame[n]) and frame[n].duplicated().any()), None)
 
 
@@ -221,9 +222,8 @@ def _infer_value(frame: pd.DataFrame, free: list[Any], notes: list[str]) -> Any:
     if not candidates:
         raise ValueError(f"no numeric column is left for the values; pass value= one of {columns}.")
     raise ValueError(
-        f"the values may be any of the columns {columns}; pass value={columns[0]!r}, or "
-        f"value={columns[:2]} for "
-        "several features."
+        f"the values may be any of the columns {columns}; pass value={columns[0]!r}, or value={columns[:2]} "
+        "for several features."
     )
 
 
@@ -237,6 +237,7 @@ def _is_text(column: pd.Series) -> bool:
 
 
 def _numbers_rows(column: pd.Series, name: Any) -> bool:
-    """Whether this is the index that pandas writes into a CSV as a nameless first column."""
-    unnamed = str(name).startswith("Unnamed:") or str(name) in ("", "index")
-    return unnamed and column.dtype.kind in "iu" and bool((column.to_numpy() == np.arange(len(column))).all())
+    """Whether this is a row number, such as the index that pandas writes into a CSV as a nameless column."""
+    if not (str(name).startswith("Unnamed:") or str(name).lower() in ("", "index", "id", "row")):
+        return False
+    return pd.api.types.is_integer_dtype(column.dtype) and bool((np.diff(column.to_numpy()) == 1).all())

@@ -59,8 +59,7 @@ def stack_snapshots(
     if not clouds or any(cloud.ndim != 2 for cloud in clouds) or len(widths) > 1:
         raise ValueError(
             "snapshots must be arrays (particle, feature) of one width, got shapes "
-            f"{[c.shape for c in clouds][:5]}; "
-            "select common features first."
+            f"{[c.shape for c in clouds][:5]}; select common features first."
         )
     if times is None or len(times) != len(clouds):
         found = "no" if times is None else f"{len(times)}"
@@ -234,7 +233,6 @@ def _snapshot_grid(data: xr.Dataset) -> xr.DataArray:
         found = data[X].dims if X in data else sorted(map(str, data.data_vars))
         raise ValueError(
             f"a grid of snapshots needs 'x' with the dims 'time', 'particle' and 'feature', found {found}; "
-            "rename with "
-            "data.rename(OLD='NEW')."
+            "rename with data.rename(OLD='NEW')."
         )
     return data[X].transpose(TIME, PARTICLE, FEATURE)

@@ -176,8 +176,7 @@ class _PoolSource:
         if label.ndim != 1 or len(x) != len(label) or len(x) == 0 or x.dtype.kind not in "biuf":
             raise ValueError(
                 f"a pool needs numbers x (N, ...) and one label each, got shapes {x.shape} and "
-                f"{label.shape}, dtype "
-                f"{x.dtype}; give ClassPool(x, label) with equal first sizes."
+                f"{label.shape}, dtype {x.dtype}; give ClassPool(x, label) with equal first sizes."
             )
         self._x = x.reshape(len(x), -1)
         if not np.isfinite(self._x).all():
@@ -192,8 +191,8 @@ class _PoolSource:
         if len(self._members) < num_ways:
             raise ValueError(
                 f"num_ways={num_ways} but only {len(self._members)} of {len(names)} classes have the "
-                f"{needed} examples that "
-                "num_shots + num_queries ask for; lower num_ways, num_shots or num_queries."
+                f"{needed} examples that num_shots + num_queries ask for; lower num_ways, num_shots or "
+                "num_queries."
             )
         self._num_ways, self._num_shots, self._needed = num_ways, num_shots, needed
 
@@ -226,10 +225,10 @@ class _GeneratorSource:
         for name, part in (("x", x), ("y", y)):
             if part.ndim != 2 or len(part) != self._num_points or not np.isfinite(part).all():
                 raise ValueError(
-                    f"the task generator returned {name} of shape {part.shape}"
-                    f"{'' if np.isfinite(part).all() else ' with NaN or infinity'} when asked for "
-                    f"{self._num_points} "
-                    f"points; it must return finite x (n, X) and y (n, Y) with n={self._num_points}."
+                    f"the task generator returned {name} of shape "
+                    f"{part.shape}{'' if np.isfinite(part).all() else ' with NaN or infinity'} when asked "
+                    f"for {self._num_points} points; it must return finite x (n, X) and y (n, Y) with "
+                    f"n={self._num_points}."
                 )
         k = self._num_shots
         return x[:k], y[:k], x[k:], y[k:]
@@ -261,9 +260,8 @@ def _episode_source(tasks: Any, shape: dict[str, int | None]) -> Any:
     if callable(tasks):
         return _GeneratorSource(tasks, sizes["num_shots"], sizes["num_queries"])
     raise TypeError(
-        "tasks must be an episode Dataset, a ClassPool(x, label) or a function (num_points, rng) -> (x, "
-        "y), got "
-        f"{type(tasks).__name__}."
+        "tasks must be an episode Dataset, a ClassPool(x, label) or a function (num_points, rng) -> (x, y), "
+        f"got {type(tasks).__name__}."
     )
 
 

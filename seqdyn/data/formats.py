@@ -86,8 +86,7 @@ def file_format(path: Path, formats: tuple[str, ...]) -> str:
     known = sorted(suffix for suffix, name in _SUFFIXES.items() if name in formats)
     raise ValueError(
         f"cannot tell how to read {path.name!r}; rename it to end in one of {', '.join(known)}, or read it "
-        "into a "
-        "pandas DataFrame and pass that."
+        "into a pandas DataFrame and pass that."
     )
 
 
@@ -156,8 +155,8 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
                 raise
             raise ValueError(
                 f"{path.name!r} holds pickled Python objects, which are never loaded because they can run "
-                "code; "
-                "save plain arrays instead: np.savez(path, x=np.concatenate(list_of_arrays), time=times)."
+                "code; save plain arrays instead: np.savez(path, x=np.concatenate(list_of_arrays), "
+                "time=times)."
             ) from error
 
 
@@ -193,14 +192,12 @@ def damage_reported(path: Path) -> Iterator[None]:
     except pd.errors.ParserWarning as error:
         raise ValueError(
             f"{path.name!r} has rows with more fields than its header; pass skiprows=1 if other lines come "
-            "before the "
-            "header, or sep=';' (its own separator)."
+            "before the header, or sep=';' (its own separator)."
         ) from error
     except pd.errors.ParserError as error:
         raise ValueError(
-            f"{path.name!r} is not a regular table: {str(error).strip()}; repair that line, or pass "
-            "sep=';' (or "
-            "on_bad_lines='skip')."
+            f"{path.name!r} is not a regular table: {str(error).strip()}; repair that line, or pass sep=';' "
+            "(or on_bad_lines='skip')."
         ) from error
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, zipfile.BadZipFile) as error:
         raise ValueError(f"{path.name!r} cannot be unpacked ({error}); {_DAMAGED}") from error
@@ -226,8 +223,8 @@ def _explain_encoding(path: Path) -> str:
     for magic, suffix in packed.items():
         if start.startswith(magic) and path.suffix != suffix:
             return (
-                f"{path.name!r} is a compressed file, not text; rename it to end in '{suffix}' or unpack "
-                "it first."
+                f"{path.name!r} is a compressed file, not text; rename it to end in '{suffix}' or unpack it "
+                "first."
             )
     return f"{path.name!r} is not UTF-8 text; pass encoding='latin-1' (or its own encoding)."
 

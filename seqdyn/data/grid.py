@@ -122,9 +122,8 @@ def _number_grid(distinct: np.ndarray, freq: str | float | None) -> Grid:
             freq = float(freq)
         except ValueError as error:
             raise ValueError(
-                f"freq={freq!r} needs dates but the time column holds numbers such as {distinct[0]}; pass "
-                "a number "
-                "as the step, freq=1, or date_format='s' if it is Unix time."
+                f"freq={freq!r} needs dates but the time column holds numbers such as {distinct[0]}; pass a "
+                "number as the step, freq=1, or date_format='s' if it is Unix time."
             ) from error
     steps = np.diff(distinct)
     usual = float(np.median(steps)) if len(steps) else 1.0
@@ -160,8 +159,7 @@ def _refuse_sparse(num_stamps: int, length: int, freq: str | float) -> None:
     if length > 10**6 and length > _MAX_STEPS_PER_STAMP * num_stamps:
         raise ValueError(
             f"{num_stamps:,} different stamps would be spread over a grid of {length:,} steps of "
-            f"freq={freq!r}; pass a "
-            "coarser freq= or resample the data."
+            f"freq={freq!r}; pass a coarser freq= or resample the data."
         )
 
 
@@ -183,18 +181,15 @@ def _explain_irregular(distinct: pd.DatetimeIndex, timezone: str | None) -> str:
     if near and distinct.isin(grid).all():
         return (
             f"time stamps are irregular: in steps of {guess!r} there are {len(gaps):,} of {len(grid):,} "
-            "stamps "
-            f"missing, the first at {wall_clock(gaps[:1], timezone)[0]}; pass freq={guess!r} if these are "
-            "gaps, "
-            f"which then count as missing, or resample the data first.{hint}"
+            f"stamps missing, the first at {wall_clock(gaps[:1], timezone)[0]}; pass freq={guess!r} if these "
+            f"are gaps, which then count as missing, or resample the data first.{hint}"
         )
     odd = int(np.argmax(steps != usual))
     gap = str(pd.Timedelta(usual, unit="ns")).removesuffix(" 00:00:00")
     return (
         f"time stamps are irregular: they are mostly {gap} apart, but {wall[odd]} is followed by "
         f"{wall[odd + 1]}; pass freq= the step that all stamps share, or resample the data first, for "
-        "instance "
-        f"frame.resample({guess!r}, on=time).mean().{hint}"
+        f"instance frame.resample({guess!r}, on=time).mean().{hint}"
     )
 
 

@@ -104,8 +104,7 @@ def read_tsf(path: Path, freq: str | None = None) -> tuple[list[Item], str | Non
     if not in_data or not items:
         raise ValueError(
             f"{path.name!r} has no series after a line '@data'; the header is damaged or the file is cut "
-            "off: "
-            "download it again."
+            "off: download it again."
         )
     freq = found if freq is None else freq
     notes = [] if freq is None else [f"frequency {freq!r}"]
@@ -169,8 +168,7 @@ def _item_grid(
     if not isinstance(starts, pd.DatetimeIndex) or not isinstance(freq, str):
         raise ValueError(
             f"start of line {items[0].line} is {items[0].start!r} and the frequency {freq!r}; write starts "
-            "as dates "
-            "such as '2024-01-01' and pass freq='h' (yours)."
+            "as dates such as '2024-01-01' and pass freq='h' (yours)."
         )
     alias = _period_alias(freq, starts)
     starts = _floor(starts, alias)
@@ -183,8 +181,7 @@ def _item_grid(
         odd = items[int(off.argmax())]
         raise ValueError(
             f"series {odd.label!r} (line {odd.line}) starts at {odd.start}, which is no stamp of "
-            f"freq={alias!r} counted "
-            f"from {origin}; pass the finer freq= they share."
+            f"freq={alias!r} counted from {origin}; pass the finer freq= they share."
         )
     first = head.get_indexer(starts)
     periods = int((first + lengths).max())
@@ -226,8 +223,8 @@ def _json_entries(path: Path) -> list[tuple[int, Any]]:
             except json.JSONDecodeError as error:
                 raise ValueError(
                     f"{path.name!r} line {number} is not valid JSON ({error.msg} at column {error.colno}); "
-                    "each line "
-                    "must be one whole object; if it is the last line the file is cut off: copy it again."
+                    "each line must be one whole object; if it is the last line the file is cut off: copy it "
+                    "again."
                 ) from error
             # A file with one JSON array holds the same objects as one with a line each.
             entries += [(number, e) for e in entry] if isinstance(entry, list) else [(number, entry)]
@@ -238,8 +235,8 @@ def _gluonts_item(path: Path, line: int, entry: Any, position: int) -> Item:
     if not isinstance(entry, dict) or "target" not in entry or "start" not in entry:
         found = sorted(entry) if isinstance(entry, dict) else type(entry).__name__
         raise ValueError(
-            f"{path.name!r} line {line} needs the keys 'start' and 'target', found {found}; write each "
-            "line as "
+            f"{path.name!r} line {line} needs the keys 'start' and 'target', found {found}; write each line "
+            "as "
             '{"start": "2024-01-01", "target": [1.0, 2.0], "item_id": "a"}.'
         )
     try:
@@ -251,9 +248,8 @@ def _gluonts_item(path: Path, line: int, entry: Any, position: int) -> Item:
         ) from error
     if values.ndim not in (1, 2) or values.size == 0:
         raise ValueError(
-            f"{path.name!r} line {line}: 'target' has shape {values.shape}; give one list of numbers, or "
-            "one list per "
-            "feature."
+            f"{path.name!r} line {line}: 'target' has shape {values.shape}; give one list of numbers, or one "
+            "list per feature."
         )
     label = entry.get("item_id", position)
     label = label if isinstance(label, int) and not isinstance(label, bool) else str(label)
@@ -278,8 +274,7 @@ def _gluonts_frequency(path: Path) -> tuple[str, str]:
             return str(freq), f"{place.name}/metadata.json"
     raise ValueError(
         f"the frequency of {path.name!r} is unknown: no metadata.json with 'freq' beside it or one folder "
-        "above; pass "
-        "freq='h' (yours)."
+        "above; pass freq='h' (yours)."
     )
 
 
@@ -288,8 +283,7 @@ def _tsf_attribute(path: Path, number: int, rest: str) -> str:
     if len(parts) != 2 or parts[1].lower() not in ("string", "numeric", "date"):
         raise ValueError(
             f"{path.name!r} line {number}: an attribute needs a name and a type (string, numeric or date), "
-            "got "
-            f"{rest!r}; write '@attribute series_name string'."
+            f"got {rest!r}; write '@attribute series_name string'."
         )
     return parts[0].lower()
 
@@ -299,9 +293,8 @@ def _tsf_item(path: Path, number: int, text: str, attributes: list[str], positio
     if len(parts) != len(attributes) + 1:
         raise ValueError(
             f"{path.name!r} line {number} has {len(parts) - 1} attributes but the header declares "
-            f"{len(attributes)} "
-            f"({', '.join(attributes) or 'none'}); the header is damaged or the line is cut off: download "
-            "it again."
+            f"{len(attributes)} ({', '.join(attributes) or 'none'}); the header is damaged or the line is "
+            "cut off: download it again."
         )
     known = dict(zip(attributes, parts[:-1], strict=True))
     numbers = re.sub(r"\?", "nan", parts[-1]).split(",")
@@ -309,8 +302,8 @@ def _tsf_item(path: Path, number: int, text: str, attributes: list[str], positio
         values = np.array(numbers, dtype=np.float64)
     except ValueError as error:
         raise ValueError(
-            f"{path.name!r} line {number} holds something that is no number ({error}); write '?' for "
-            "missing values."
+            f"{path.name!r} line {number} holds something that is no number ({error}); write '?' for missing "
+            "values."
         ) from error
     return Item(known.get("series_name", position), known.get("start_timestamp"), values[:, None], number)
 

@@ -124,8 +124,7 @@ def _value_names(data: xr.Dataset, value: str | Sequence[str] | None) -> list[st
         if name not in data:
             raise ValueError(
                 f"there is no variable {name!r} (value=), the variables are "
-                f"{sorted(map(str, data.data_vars))}; pass "
-                "value= one of them."
+                f"{sorted(map(str, data.data_vars))}; pass value= one of them."
             )
     if names:
         return names
@@ -174,8 +173,7 @@ def _with_dims(array: xr.DataArray, time: str, series: str | None, names: list[s
     if len(features) > 1 or (features and FEATURE in array.dims):
         raise ValueError(
             f"{array.name!r} has the dims {list(array.dims)}; name the one of the series with series=, and "
-            "stack the "
-            "others first: data.stack(feature=[...])."
+            "stack the others first: data.stack(feature=[...])."
         )
     array = array.rename({k: v for k, v in ((time, TIME), (series, SERIES)) if k is not None and k != v})
     if features:
@@ -213,8 +211,7 @@ def _refuse_repeats(stamps: pd.DatetimeIndex | np.ndarray, time: str) -> None:
     if repeated.any():
         raise ValueError(
             f"the dim {time!r} holds the stamp {stamps[int(repeated.argmax())]} more than once "
-            f"({int(repeated.sum())} "
-            f"repeats); drop them with data.drop_duplicates({time!r}) or average with "
+            f"({int(repeated.sum())} repeats); drop them with data.drop_duplicates({time!r}) or average with "
             f"data.groupby({time!r}).mean()."
         )
 

@@ -156,8 +156,7 @@ def _read_object(
         return from_xarray(source, **request), []
     raise TypeError(
         f"cannot read a {type(source).__name__}; pass a path, a pandas or polars frame, an xarray Dataset, "
-        "an "
-        "array or a list of arrays."
+        "an array or a list of arrays."
     )
 
 
@@ -208,8 +207,8 @@ def _from_archive(
     ):
         if name is not None and name not in arrays:
             raise ValueError(
-                f"there is no array {name!r} ({argument}=) in {path.name!r}, it holds {sorted(arrays)}; "
-                "pass one of them."
+                f"there is no array {name!r} ({argument}=) in {path.name!r}, it holds {sorted(arrays)}; pass "
+                "one of them."
             )
         picked[argument] = arrays.get(name if name is not None else default)
     values = np.asarray(picked["value"])

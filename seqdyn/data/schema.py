@@ -140,14 +140,14 @@ def check_snapshots(data: xr.Dataset) -> None:
     """
     if X not in data:
         raise ValueError(
-            f"a snapshot dataset needs the variable 'x', found {sorted(map(str, data.data_vars))}; "
-            "rename yours with data.rename(NAME='x')."
+            f"a snapshot dataset needs the variable 'x', found {sorted(map(str, data.data_vars))}; rename "
+            "yours with data.rename(NAME='x')."
         )
     x = data[X]
     if x.dims != (PARTICLE, FEATURE):
         raise ValueError(
-            f"'x' must have dims ('particle', 'feature'), got {x.dims}; reorder with "
-            "x.transpose('particle', 'feature') or flatten a grid with seqdyn.data.stack_snapshots(data)."
+            f"'x' must have dims ('particle', 'feature'), got {x.dims}; reorder with x.transpose('particle', "
+            "'feature') or flatten a grid with seqdyn.data.stack_snapshots(data)."
         )
     check_numeric(x, X)
     if FEATURE in x.coords:
@@ -157,8 +157,8 @@ def check_snapshots(data: xr.Dataset) -> None:
     if bad.any():
         raise ValueError(
             f"'x' has {bad.sum()} of {len(bad)} particles with NaN or infinity (first at "
-            f"particle={int(bad.argmax())}); drop them with data.isel(particle=~bad), "
-            "bad = ~np.isfinite(data.x.values).all(axis=1)."
+            f"particle={int(bad.argmax())}); drop them with data.isel(particle=~bad), bad = "
+            "~np.isfinite(data.x.values).all(axis=1)."
         )
     check_range(x, X)
 
@@ -332,8 +332,7 @@ def _check_symbols(data: xr.Dataset) -> None:
     if symbol.dtype.kind not in "iu" or bool((symbol < 0).any()):
         raise ValueError(
             f"'symbol' must hold integers from 0, got {symbol.dtype}, minimum "
-            f"{plain(symbol.values.min())!r}; "
-            "number them with np.unique(values, return_inverse=True)."
+            f"{plain(symbol.values.min())!r}; number them with np.unique(values, return_inverse=True)."
         )
 
 

@@ -41,9 +41,8 @@ class SnapshotDataModule(pl.LightningDataModule):
             check_snapshots(val)
             if val.sizes[FEATURE] != data.sizes[FEATURE]:
                 raise ValueError(
-                    f"val has {val.sizes[FEATURE]} features but the data have {data.sizes[FEATURE]}; "
-                    "select the same "
-                    "with val.sel(feature=data.feature)."
+                    f"val has {val.sizes[FEATURE]} features but the data have {data.sizes[FEATURE]}; select "
+                    "the same with val.sel(feature=data.feature)."
                 )
         self.data, self.val = data, val
         self.batches_per_epoch = batches_per_epoch

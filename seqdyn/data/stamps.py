@@ -92,12 +92,16 @@ def localize(stamps: pd.DatetimeIndex, timezone: str, groups: np.ndarray) -> pd.
     """
     check_timezone(timezone)
     first = np.ones(len(stamps), dtype=bool)
-    known = stamps.tz_localize(timezone, ambiguous=first, nonexistent="NaT").isna()
-    if known.any():
-        row = int(known.argmax())
+    if (stamps == stamps.normalize()).all():
+        # Whole days, although a few zones skip or double their midnight.
+        days = stamps.tz_localize(timezone, ambiguous=first, nonexistent="shift_forward")
+        return days.tz_convert("UTC").tz_localize(None)
+    skipped = stamps.tz_localize(timezone, ambiguous=first, nonexistent="NaT").isna()
+    if skipped.any():
+        row = int(skipped.argmax())
         raise ValueError(
-            f"row {row} holds {stamps[row]}, which does not exist in {timezone}: clocks go forward "
-            "there. The stamps are probably not local time; try timezone='UTC', or leave timezone= out."
+            f"row {row} holds {stamps[row]}, which does not exist in {timezone}: clocks go forward there. "
+            "The stamps are probably not local time; try timezone='UTC', or leave timezone= out."
         )
     doubled = stamps.tz_localize(timezone, ambiguous="NaT").isna()
     if doubled.any():
@@ -109,8 +113,7 @@ def localize(stamps: pd.DatetimeIndex, timezone: str, groups: np.ndarray) -> pd.
             raise ValueError(
                 f"row {row} holds {stamps[row]}, which occurs twice in {timezone} (clocks go back) but only "
                 "once in its series, so that its hour is unknown; give UTC stamps or stamps with an offset "
-                "such as "
-                f"'{stamps[row]}+01:00', or drop that row."
+                f"such as '{stamps[row]}+01:00', or drop that row."
             )
         steps = np.sign(np.diff(stamps.asi8))
         downward = (steps < 0).sum() > (steps > 0).sum()
@@ -202,8 +205,8 @@ def _read_date_objects(column: pd.Series, codes: np.ndarray, distinct: pd.Index)
         stamps = pd.to_datetime(pd.Series(list(distinct), dtype=object), utc=None not in zones)
     except pd.errors.OutOfBoundsDatetime as error:
         raise ValueError(
-            f"the time column {column.name!r} has a stamp outside the years 1678 to 2261 ({error}); give "
-            "the time as numbers, for instance the year."
+            f"the time column {column.name!r} has a stamp outside the years 1678 to 2261 ({error}); give the "
+            "time as numbers, for instance the year."
         ) from error
     if None in zones:
         return Stamps(as_stamps(stamps.to_numpy())[codes])

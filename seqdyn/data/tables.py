@@ -88,8 +88,7 @@ def table_to_sequences(
     if len(frame) == 0:
         raise ValueError(
             f"the table has no rows, only the columns {[str(name) for name in frame.columns]}; check the "
-            "filter or "
-            "export that made it."
+            "filter or export that made it."
         )
     columns = assign_columns(frame, **parts)
     codes, labels = _series_codes(frame, columns)
@@ -133,8 +132,7 @@ def _series_codes(frame: pd.DataFrame, columns: Columns) -> tuple[np.ndarray, pd
         if missing.any():
             raise ValueError(
                 f"the series column {name!r} is empty in row {int(missing.argmax())} ({int(missing.sum())} "
-                "such "
-                f"rows, the first row is 0); drop them with frame.dropna(subset=[{name!r}])."
+                f"such rows, the first row is 0); drop them with frame.dropna(subset=[{name!r}])."
             )
     if len(columns.series) > 1:
         column = frame[columns.series].astype(str).agg("/".join, axis=1)
@@ -160,8 +158,7 @@ def _read_times(
         if timezone is not None:
             raise ValueError(
                 f"timezone={timezone!r} needs dates but the time column {columns.time!r} holds numbers; "
-                "leave timezone= "
-                "out, or pass date_format='s' if it is Unix time."
+                "leave timezone= out, or pass date_format='s' if it is Unix time."
             )
         return stamps.values, None
     if stamps.aware:
@@ -188,27 +185,29 @@ def _explain_repeats(
     where = f"series {labels[codes[row]]!r}" if columns.series else "the table"
     by = [*map(str, columns.series), str(columns.time)]
     hint = clock_change_hint(stamps[repeated]) if isinstance(stamps, pd.DatetimeIndex) else ""
-    splits = () if columns.series else (n for n in frame.columns if _tells_apart(frame[n], stamps))
-    split = next(iter(splits), None)
+    known = {*columns.series, *columns.value, columns.time} if columns.series else {columns.time}
+    free = [name for name in frame.columns if name not in known]
+    split = next((name for name in free if _tells_apart(frame[name], codes, stamps)), None)
     if split is not None:
+        names = [*map(str, columns.series), str(split)]
         return (
             f"{where} has several rows for time {stamps[row]} ({int(repeated.sum()):,} duplicate rows in "
-            "all, the "
-            f"first is row {row}); column {str(split)!r} tells them apart: pass series={str(split)!r}."
+            f"all, the first is row {row}); column {str(split)!r} tells them apart: pass "
+            f"series={names if len(names) > 1 else names[0]!r}."
         )
     return (
         f"{where} has several rows for time {stamps[row]} ({int(repeated.sum()):,} duplicate rows in all, "
-        "the first is "
-        f"row {row}); pass duplicates='mean', 'sum', 'first' or 'last', or aggregate them before: "
-        f"frame.groupby({by}, as_index=False).mean(numeric_only=True).{hint}"
+        f"the first is row {row}); pass duplicates='mean', 'sum', 'first' or 'last', or aggregate them "
+        f"before: frame.groupby({by}, as_index=False).mean(numeric_only=True).{hint}"
     )
 
 
-def _tells_apart(column: pd.Series, stamps: pd.DatetimeIndex | np.ndarray) -> bool:
-    """Whether the column's few values split rows of equal stamps into series."""
+def _tells_apart(column: pd.Series, codes: np.ndarray, stamps: pd.DatetimeIndex | np.ndarray) -> bool:
+    """Whether the column's few values split rows of equal series and stamps."""
     if pd.api.types.is_float_dtype(column.dtype) or column.nunique() > len(column) / 2:
         return False
-    return not _count_repeats(column.to_numpy(), stamps).any()
+    values = pd.factorize(column)[0]
+    return not _count_repeats(codes * len(column) + values, stamps).any()
 
 
 def _merge(
@@ -295,8 +294,6 @@ def _check_covariates_known(columns: Columns, labels: pd.Index, grid: Grid, cova
     name = columns.covariates[f]
     raise ValueError(
         f"covariate {name!r} has no value for series {labels[m]!r} at {stamp} ({int(unknown.sum()):,} such "
-        "cells); "
-        "a covariate must be known at every step of the common grid, also before a series begins and after "
-        "it ends: "
-        f"add the rows (with an empty value) or fill it, for instance frame[{name!r}].ffill()."
+        "cells); a covariate must be known at every step of the common grid, also before a series begins and "
+        f"after it ends: add the rows (with an empty value) or fill it, for instance frame[{name!r}].ffill()."
     )

@@ -280,3 +280,16 @@ def test_the_exchange_rates_of_gluonts_are_read_whole(data_dir: Path, tmp_path: 
     first = json.loads((folder / "test" / "test.json").read_text().splitlines()[17])["target"]
     np.testing.assert_array_equal(test["target"][17, : len(first), 0], first)
     np.testing.assert_array_equal(train["target"][:, :, 0], test["target"][:8, :6071, 0])
+
+
+def test_reading_changes_nothing_in_its_source() -> None:
+    frame, frame_copy = long_frame(), long_frame()
+    data = wanted().drop_vars("observed").fillna(0.0)
+    del data["time"].attrs["freq"]
+    copy = data.copy(deep=True)
+
+    read_sequences(frame)
+    read_sequences(data, units="MW")
+
+    pd.testing.assert_frame_equal(frame, frame_copy)
+    xr.testing.assert_identical(data, copy)

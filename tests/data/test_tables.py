@@ -263,3 +263,39 @@ def test_nullable_categorical_and_arrow_columns_read_like_plain_ones() -> None:
     assert fingerprint(from_pandas(arrow)) == fingerprint(wanted)
     missing = nullable.assign(y=nullable["y"].where(nullable["y"] != 3))
     assert int((~from_pandas(missing)["observed"]).sum()) == int((frame["y"] == 3).sum())
+
+
+def test_a_second_column_of_series_is_asked_for_and_not_averaged_away() -> None:
+    frame = long_frame(2, 6).assign(kind=["x", "y"] * 6)
+    frame = pd.concat([frame, frame.assign(kind=frame["kind"].map({"x": "y", "y": "x"}))])
+
+    with pytest.raises(ValueError, match=r"column 'kind' tells them apart: pass series=\['id', 'kind'\]"):
+        from_pandas(frame, series="id", value="y")
+
+    assert from_pandas(frame, series=["id", "kind"], value="y").sizes["series"] == 4
+
+
+def test_text_beside_unique_stamps_makes_no_series() -> None:
+    stamps = pd.date_range("2024-01-01", periods=14, freq="D")
+    frame = pd.DataFrame({"date": stamps, "weekday": stamps.day_name(), "y": 1.0})
+
+    with pytest.raises(ValueError, match=r"column 'weekday' is not numeric.*leave that column out"):
+        from_pandas(frame)
+
+    assert from_pandas(frame, value="y").sizes == {"series": 1, "time": 14, "feature": 1}
+
+
+def test_a_column_that_numbers_the_rows_is_no_series() -> None:
+    frame = pd.DataFrame({"id": range(5, 11), "date": pd.date_range("2024-01-01", periods=6), "y": 1.0})
+
+    assert from_pandas(frame)["series"].values.tolist() == ["y"]
+
+
+def test_local_days_without_a_midnight_are_read() -> None:
+    # In Beirut clocks go forward at midnight: 31 March 2024 has no 00:00.
+    days = [f"2024-03-{day}" for day in range(29, 32)] + ["2024-04-01"]
+
+    data = from_pandas(pd.DataFrame({"date": days, "y": 1.0}), timezone="Asia/Beirut")
+
+    assert data["time"].attrs == {"freq": "D", "timezone": "Asia/Beirut"}
+    assert data.sizes["time"] == 4
