@@ -178,7 +178,7 @@ def _explain_irregular(distinct: pd.DatetimeIndex, timezone: str | None) -> str:
     near = len(steps) * 1000 > (distinct[-1] - distinct[0]).value / usual
     grid = time_grid(distinct[0], guess, end=distinct[-1], timezone=timezone) if near else distinct[:0]
     gaps = grid[~grid.isin(distinct)]
-    if near and distinct.isin(grid).all():
+    if len(gaps) and distinct.isin(grid).all():
         return (
             f"time stamps are irregular: in steps of {guess!r} there are {len(gaps):,} of {len(grid):,} "
             f"stamps missing, the first at {wall_clock(gaps[:1], timezone)[0]}; pass freq={guess!r} if these "

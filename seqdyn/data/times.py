@@ -171,10 +171,10 @@ def infer_freq(stamps: pd.DatetimeIndex, timezone: str | None = None) -> str | N
         return normalize_freq(f"{days // 7}W-{_WEEKDAYS[wall[0].day_of_week]}" if weekly else f"{days}D")
     if fixed:
         return f"{int(steps[0] // _DAY_NS) * 24}h"
-    irregular = (alias for alias in ("B", "BMS", "BME") if time_grid(wall[0], alias, periods=2)[1] == wall[1])
-    return next(
-        (alias for alias in irregular if time_grid(wall[0], alias, periods=len(wall)).equals(wall)), None
-    )
+    for alias in ("B", "BMS", "BME", "D"):
+        if time_grid(stamps[0], alias, end=stamps[-1], timezone=timezone).equals(stamps):
+            return alias
+    return None
 
 
 def _infer_months(wall: pd.DatetimeIndex) -> str | None:
