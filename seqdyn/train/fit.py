@@ -37,7 +37,7 @@ def fit_model(
         ValueError: If an argument is out of range, or ``run_dir`` cannot be used or resumed.
         NonFiniteError: If a loss or a gradient leaves the finite numbers.
     """
-    _check_arguments(max_epochs, run_dir, resume, checkpoint_every)
+    _check_arguments(max_epochs, run_dir, resume, checkpoint_every, trainer_options.get("max_steps", -1))
     run = None
     if run_dir is not None:
         asked = {"max_epochs": max_epochs, "seed": seed, "ema_decay": ema_decay, **trainer_options}
@@ -71,7 +71,9 @@ def fit_model(
     logger.info("fitted in %.3g s, weights of %s%s", seconds, history.attrs["weights"], where)
 
 
-def _check_arguments(max_epochs: int, run_dir: Any, resume: bool, checkpoint_every: int | None) -> None:
+def _check_arguments(
+    max_epochs: int, run_dir: Any, resume: bool, checkpoint_every: int | None, max_steps: int
+) -> None:
     if max_epochs < 1 and max_epochs != -1:
         raise ValueError(
             f"max_epochs must be at least 1, got {max_epochs}; -1 goes on until max_time= or max_steps=."
@@ -79,6 +81,12 @@ def _check_arguments(max_epochs: int, run_dir: Any, resume: bool, checkpoint_eve
     if run_dir is None and (resume or checkpoint_every is not None):
         name = "resume=True" if resume else f"checkpoint_every={checkpoint_every}"
         raise ValueError(f"{name} needs a folder for checkpoints: fit(..., run_dir='runs/first').")
+    if run_dir is not None and max_steps != -1:
+        # Lightning loses count where an interruption falls between two epochs of such a fit.
+        raise ValueError(
+            f"max_steps={max_steps} cannot be resumed exactly; say how long to train with max_epochs, or "
+            "leave run_dir out."
+        )
     if checkpoint_every is not None and checkpoint_every < 1:
         raise ValueError(
             f"checkpoint_every must be at least 1 batch, got {checkpoint_every}; None writes one an epoch."

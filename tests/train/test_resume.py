@@ -75,6 +75,28 @@ def test_batches_after_the_last_checkpoint_are_repeated_exactly(
     assert_equal(fit(run_dir=tmp_path / "run", checkpoint_every=every, resume=True), fit())
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"val_check_interval": 0.5},
+        {"check_val_every_n_epoch": 2},
+        {"limit_train_batches": 3},
+        {"accumulate_grad_batches": 3},
+    ],
+    ids=str,
+)
+def test_lightnings_options_do_not_break_exactness(
+    fit: Any, stop_at: Any, stopped: Any, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    reference = fit(**options)
+    for number in range(2, 9):
+        run = {"run_dir": tmp_path / str(number), "checkpoint_every": 1, **options}
+        with pytest.raises(stopped):
+            fit(callbacks=[stop_at("on_train_batch_start", number)], **run)
+
+        assert_equal(fit(resume=True, **run), reference)
+
+
 @pytest.mark.parametrize("batches_per_epoch", [4, None])
 def test_a_fit_interrupted_at_every_batch_in_turn_goes_on_exactly(
     model_class: Any,
@@ -364,6 +386,7 @@ def test_a_plateau_scheduler_cannot_be_resumed_and_says_so(
         ({"resume": True}, r"resume=True needs a folder .*run_dir='runs/first'"),
         ({"checkpoint_every": 5}, "checkpoint_every=5 needs a folder"),
         ({"checkpoint_every": 0, "run_dir": "run"}, "checkpoint_every must be at least 1 batch, got 0"),
+        ({"max_steps": 5, "run_dir": "run"}, "max_steps=5 cannot be resumed exactly; .* leave run_dir out"),
         ({"max_epochs": 0}, "max_epochs must be at least 1, got 0"),
         ({"ema_decay": 1.0}, r"ema_decay must lie in \[0, 1\), got 1.0"),
     ],
