@@ -121,16 +121,19 @@ class _Gate(torch.autograd.Function):
         source = torch.fft.rfft(padded)
         result = source * spectrum if trains else source.mul_(spectrum)
         y = torch.add(torch.fft.irfft(result, n=padded.shape[-1])[..., : z.shape[-1]], offset)
-        active = nn.functional.gelu(y)
+        keeps = any(ctx.needs_input_grad)  # else a buffer serves twice and stays in the cache
+        active = nn.functional.gelu(y) if keeps else torch.ops.aten.gelu_(y)
         o = z.flatten(1).addmm_(weight, active.flatten(1)).add_(bias)
         if drive is not None:
             o.add_(drive.flatten(1))
         o = o.view_as(h)
-        tanh, sigmoid = torch.tanh(o), o.sigmoid_()
-        if any(ctx.needs_input_grad):
-            extra = (source if trains else None, active if ctx.needs_input_grad[4] else None)
-            ctx.save_for_backward(padded, scale, spectrum, y, weight, tanh, sigmoid, *extra)
-            ctx.shift_shape = shift.shape
+        tanh = torch.tanh(o) if keeps else torch.tanh(o, out=active)
+        sigmoid = o.sigmoid_()
+        if not keeps:
+            return tanh.mul_(sigmoid)
+        extra = (source if trains else None, active if ctx.needs_input_grad[4] else None)
+        ctx.save_for_backward(padded, scale, spectrum, y, weight, tanh, sigmoid, *extra)
+        ctx.shift_shape = shift.shape
         return tanh * sigmoid
 
     @staticmethod
