@@ -94,7 +94,7 @@ class S4Layer(nn.Module):
         super().__init__()
         if state_size < 2 or state_size % 2:
             raise ValueError(
-                f"state_size must be even and at least 2, got {state_size}; try {state_size + 1}."
+                f"state_size must be even and at least 2, got {state_size}; try {max(2, state_size + 1)}."
             )
         if length < 2:
             raise ValueError(f"length must be at least 2 time steps, got {length}.")
