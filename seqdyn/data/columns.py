@@ -111,21 +111,11 @@ def assign_columns(
             f"a table with several series (column {fixed_series[0]!r}) needs a time column; pass time= one "
             f"of {[str(name) for name in frame.columns]}."
         )
-    if fixed_value:
-        return Columns(time, fixed_series, fixed_value, fixed_covariates, False, notes)
-    if fixed_series:
+    if fixed_series and not fixed_value:
         fixed_value = [_infer_value(frame, free, notes)]
-        return Columns(time, fixed_series, fixed_value, fixed_covariates, False, notes)
-    if not free:
-        raise ValueError(
-            f"no column is left for the values among {[str(name) for name in frame.columns]}; pass value=."
-        )
-    if len(free) > 1:
-        notes.append(
-            f"each of the {len(free)} other columns is a series; pass value=[...] to read them as features "
-            "of one"
-        )
-    return Columns(time, [], free, fixed_covariates, True, notes)
+    wide = not fixed_value
+    value_columns = _wide_columns(frame, free, notes) if wide else fixed_value
+    return Columns(time, fixed_series, value_columns, fixed_covariates, wide, notes)
 
 
 def to_numbers(column: pd.Series) -> np.ndarray:
@@ -225,6 +215,20 @@ def _infer_value(frame: pd.DataFrame, free: list[Any], notes: list[str]) -> Any:
         f"the values may be any of the columns {columns}; pass value={columns[0]!r}, or value={columns[:2]} "
         "for several features."
     )
+
+
+def _wide_columns(frame: pd.DataFrame, free: list[Any], notes: list[str]) -> list[Any]:
+    """All columns that play no other part; each is a series."""
+    if not free:
+        raise ValueError(
+            f"no column is left for the values among {[str(name) for name in frame.columns]}; pass value=."
+        )
+    if len(free) > 1:
+        notes.append(
+            f"each of the {len(free)} other columns is a series; pass value=[...] to read them as features "
+            "of one"
+        )
+    return free
 
 
 def _is_text(column: pd.Series) -> bool:

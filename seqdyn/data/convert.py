@@ -53,30 +53,12 @@ def stack_snapshots(
             features = grid[FEATURE].values.tolist()
         units = units or grid.attrs.get("units")
         source = grid.values
-    clouds = [np.asarray(cloud, dtype=np.result_type(cloud, np.float32)) for cloud in source]
-    clouds = [cloud[:, None] if cloud.ndim == 1 else cloud for cloud in clouds]
-    widths = {cloud.shape[-1] for cloud in clouds}
-    if not clouds or any(cloud.ndim != 2 for cloud in clouds) or len(widths) > 1:
-        raise ValueError(
-            "snapshots must be arrays (particle, feature) of one width, got shapes "
-            f"{[c.shape for c in clouds][:5]}; select common features first."
-        )
-    if times is None or len(times) != len(clouds):
-        found = "no" if times is None else f"{len(times)}"
-        raise ValueError(
-            f"there are {len(clouds)} snapshots but {found} times; pass times=[...] with one number per "
-            "snapshot."
-        )
-    padding = [np.isnan(cloud).all(axis=1) for cloud in clouds]
-    clouds = [cloud[~empty] for cloud, empty in zip(clouds, padding, strict=True)]
-    if any(len(cloud) == 0 for cloud in clouds):
-        i = next(i for i, cloud in enumerate(clouds) if len(cloud) == 0)
-        raise ValueError(f"snapshot {i} (time {plain(times[i])}) has no particle; leave it out of the list.")
-    size = widths.pop()
+    clouds, times = _as_clouds(source, times)
+    size = clouds[0].shape[1]
     names = [f"x_{i}" for i in range(size)] if features is None else [str(name) for name in features]
     if len(names) != size:
         raise ValueError(f"features= has {len(names)} names but x has {size} columns; give {size} names.")
-    time = np.repeat(np.asarray(times), [len(cloud) for cloud in clouds])
+    time = np.repeat(times, [len(cloud) for cloud in clouds])
     attrs = {} if units is None else {"units": units}
     data = xr.Dataset(
         {X: ((PARTICLE, FEATURE), np.concatenate(clouds), attrs)},
@@ -109,19 +91,15 @@ def forecast_dataset(
     """
     from seqdyn import __version__
 
-    target = context[TARGET]
-    coords = {
-        SAMPLE: np.arange(values.shape[0]),
-        SERIES: target[SERIES],
-        TIME: (TIME, future_times(context, values.shape[2]), dict(context[TIME].attrs)),
-        FEATURE: target[FEATURE],
-    }
+    target, time = context[TARGET], context[TIME]
     facts = {"model": model, "seqdyn_version": __version__, **({} if seed is None else {"seed": seed})}
     return xr.Dataset(
         {TARGET: ((SAMPLE, SERIES, TIME, FEATURE), values, dict(target.attrs))},
         {
-            name: coord.variable if isinstance(coord, xr.DataArray) else coord
-            for name, coord in coords.items()
+            SAMPLE: np.arange(values.shape[0]),
+            SERIES: target[SERIES].variable,
+            TIME: (TIME, future_times(context, values.shape[2]), dict(time.attrs)),
+            FEATURE: target[FEATURE].variable,
         },
         {**facts, **(attrs or {})},
     )
@@ -226,6 +204,30 @@ def _plain_attrs(attrs: Mapping[Any, Any]) -> dict[str, Any]:
             value = str(value)
         kept[str(name)] = value
     return kept
+
+
+def _as_clouds(source: Any, times: Any) -> tuple[list[np.ndarray], np.ndarray]:
+    """Particles (N_i, C) of each snapshot without padding, and as many times."""
+    clouds = [np.asarray(cloud, dtype=np.result_type(cloud, np.float32)) for cloud in source]
+    clouds = [cloud[:, None] if cloud.ndim == 1 else cloud for cloud in clouds]
+    widths = {cloud.shape[-1] for cloud in clouds}
+    if not clouds or any(cloud.ndim != 2 for cloud in clouds) or len(widths) > 1:
+        raise ValueError(
+            "snapshots must be arrays (particle, feature) of one width, got shapes "
+            f"{[c.shape for c in clouds][:5]}; select common features first."
+        )
+    if times is None or len(times) != len(clouds):
+        found = "no" if times is None else f"{len(times)}"
+        raise ValueError(
+            f"there are {len(clouds)} snapshots but {found} times; pass times=[...] with one number per "
+            "snapshot."
+        )
+    padding = [np.isnan(cloud).all(axis=1) for cloud in clouds]
+    clouds = [cloud[~empty] for cloud, empty in zip(clouds, padding, strict=True)]
+    if any(len(cloud) == 0 for cloud in clouds):
+        i = next(i for i, cloud in enumerate(clouds) if len(cloud) == 0)
+        raise ValueError(f"snapshot {i} (time {plain(times[i])}) has no particle; leave it out of the list.")
+    return clouds, np.asarray(times)
 
 
 def _snapshot_grid(data: xr.Dataset) -> xr.DataArray:

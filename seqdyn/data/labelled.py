@@ -53,47 +53,58 @@ def from_xarray(
     if not any(given) and not covariates and _follows_schema(data):
         return _completed(data, units)
     names = _value_names(data, value)
-    arrays = [data[name] for name in names]
-    if SAMPLE in arrays[0].dims:
-        raise ValueError(
-            f"{names[0]!r} holds draws (dim 'sample'), as a forecast does; reduce them first: "
-            "data.mean('sample') or data.quantile(0.5, 'sample')."
-        )
-    time = _time_dim(arrays[0], time)
-    array = arrays[0]
-    if len(arrays) > 1:
-        bare = [a.drop_vars(FEATURE, errors="ignore") for a in arrays]
-        array = xr.concat(
-            bare, pd.Index(names, name=FEATURE), coords="minimal", compat="override", join="exact"
-        )
-    array = _with_dims(array, time, series, names)
-    mask = _with_dims(data[OBSERVED], time, series, names) if OBSERVED in data else None
-    values = array.values.astype(np.float32 if array.dtype == np.float32 else np.float64)
-    if mask is not None:
-        values = np.where(np.broadcast_to(mask.values.astype(bool), values.shape), values, np.nan)
+    time = _time_dim(data[names[0]], time)
+    array = _with_dims(_joined(data, names), time, series, names)
+    values = _masked_values(data, array, time, series, names)
     stamps, zone = _stamps(data, time, timezone, len(array[TIME]))
     _refuse_repeats(stamps, time)
     grid = regular_grid(stamps, freq, zone)
     place = place_on_grid(stamps, grid)
-    target = np.full((len(values), len(grid.values), values.shape[2]), np.nan, dtype=values.dtype)
-    target[:, place] = values
     extra, extra_names = _covariate_values(data, covariates, array, time, series)
-    if extra is not None:
-        spread = np.full((len(values), len(grid.values), extra.shape[2]), np.nan)
-        spread[:, place] = extra
-        extra = spread
     result = build_sequences(
-        target,
+        _spread(values, place, len(grid.values)),
         grid,
         series=array[SERIES].values,
         features=array[FEATURE].values.tolist(),
-        units=units or arrays[0].attrs.get("units"),
-        covariates=extra,
+        units=units or data[names[0]].attrs.get("units"),
+        covariates=None if extra is None else _spread(extra, place, len(grid.values)),
         covariate_names=extra_names,
     )
     result.attrs.update(data.attrs)
     check_sequences(result)
     return result
+
+
+def _spread(values: np.ndarray, place: np.ndarray, steps: int) -> np.ndarray:
+    """(M, T, C) onto the grid (M, steps, C), NaN where nothing falls."""
+    out = np.full((len(values), steps, values.shape[2]), np.nan, dtype=values.dtype)
+    out[:, place] = values
+    return out
+
+
+def _joined(data: xr.Dataset, names: list[str]) -> xr.DataArray:
+    """One variable, or several along the dim of features."""
+    if SAMPLE in data[names[0]].dims:
+        raise ValueError(
+            f"{names[0]!r} holds draws (dim 'sample'), as a forecast does; reduce them first: "
+            "data.mean('sample') or data.quantile(0.5, 'sample')."
+        )
+    if len(names) == 1:
+        return data[names[0]]
+    bare = [data[name].drop_vars(FEATURE, errors="ignore") for name in names]
+    index = pd.Index(names, name=FEATURE)
+    return xr.concat(bare, index, coords="minimal", compat="override", join="exact")
+
+
+def _masked_values(
+    data: xr.Dataset, array: xr.DataArray, time: str, series: str | None, names: list[str]
+) -> np.ndarray:
+    """Values (M, T, C), NaN where a mask of the dataset says so."""
+    values = array.values.astype(np.float32 if array.dtype == np.float32 else np.float64)
+    if OBSERVED not in data:
+        return values
+    mask = _with_dims(data[OBSERVED], time, series, names).values.astype(bool)
+    return np.where(np.broadcast_to(mask, values.shape), values, np.nan)
 
 
 def _follows_schema(data: xr.Dataset) -> bool:

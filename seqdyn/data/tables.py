@@ -197,8 +197,9 @@ def _explain_repeats(
         )
     return (
         f"{where} has several rows for time {stamps[row]} ({int(repeated.sum()):,} duplicate rows in all, "
-        f"the first is row {row}); pass duplicates='mean', 'sum', 'first' or 'last', or aggregate them "
-        f"before: frame.groupby({by}, as_index=False).mean(numeric_only=True).{hint}"
+        f"the first is row {row}).{hint} {'Otherwise pass' if hint else 'Pass'} duplicates='mean', 'sum', "
+        f"'first' or 'last', or aggregate them before: frame.groupby({by}, "
+        "as_index=False).mean(numeric_only=True)."
     )
 
 
