@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import inspect
+import os
 import re
 import sys
 import textwrap
@@ -345,13 +346,15 @@ def _words(hint: Any) -> str:
     """A type for a person: ``int``, ``'hourly' or 'daily'``, ``a list of int``."""
     words = []
     for member in _members(hint):
-        inner = typing.get_args(member)
-        if typing.get_origin(member) is Literal:
+        origin, inner = typing.get_origin(member), typing.get_args(member)
+        if origin is Literal:
             words += [repr(value) for value in inner]
-        elif inner:
-            words.append(
-                "a mapping" if typing.get_origin(member) is dict else f"a list of {_words(inner[0])}"
-            )
-        else:
-            words.append("null" if member is type(None) else getattr(member, "__name__", str(member)))
+        elif origin in (Sequence, list, tuple):
+            words.append(f"a list of {_words(inner[0])}")
+        elif origin is dict:
+            words.append("a mapping")
+        elif member is type(None):
+            words.append("null")
+        elif origin is not os.PathLike:  # on the command line a path is a str
+            words.append(getattr(member, "__name__", str(member)))
     return " or ".join(words)

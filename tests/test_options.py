@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +25,7 @@ def function(
     columns: str | Sequence[str] | None = None,
     features: Sequence[str] = (),
     shuffle: bool = False,
+    folder: str | os.PathLike[str] = "out",
     future: xr.DataArray | None = None,
     **others: Any,
 ) -> None:
@@ -38,6 +40,7 @@ def function(
         columns: Names.
         features: Names again.
         shuffle: Whether to shuffle.
+        folder: Where to write.
         future: What is known of the future.
     """
 
@@ -79,6 +82,7 @@ def test_hyphens_and_underscores_spell_the_same_option(options: Options, spellin
         ("--shuffle", "shuffle", True),
         ("--shuffle false", "shuffle", False),
         ("-o run", "output", "run"),
+        ("--folder a/b", "folder", "a/b"),
         ("--future rain.csv", "future", "rain.csv"),
     ],
 )
@@ -169,6 +173,7 @@ def test_help_shows_the_docstring_and_the_defaults(
     assert "--prediction-length Steps ahead, at most 80 % of the data. (int, required)" in shown
     assert "--output, -o a folder (str)" in shown
     assert "--shuffle Whether to shuffle. (bool, default False)" in shown
+    assert "--folder Where to write. (str, default out)" in shown
     assert "--lags Steps back. (a list of int or str)" in shown
 
 
