@@ -66,7 +66,12 @@ class NoiseSource:
 
         Returns:
             Standard normal draws with the shape of ``like``.
+
+        Raises:
+            ValueError: If ``like`` has another number of rows.
         """
+        if len(like) != len(self._keys):
+            raise ValueError(f"there are {len(self._keys)} streams of noise but {len(like)} rows.")
         dtype = np.float64 if like.dtype == torch.float64 else np.float32
         out = np.empty(like.shape, dtype=dtype)
         for row, key in zip(out.reshape(len(self._keys), -1), self._keys, strict=True):

@@ -43,7 +43,7 @@ class NoiseSchedule(nn.Module):
     def __init__(self, betas: Sequence[float] | Tensor) -> None:
         super().__init__()
         beta = torch.as_tensor(betas, dtype=torch.float64)
-        bad = ((beta <= 0) | (beta >= 1)).nonzero()
+        bad = (~((beta > 0) & (beta < 1))).nonzero()
         if beta.ndim != 1 or not len(beta) or len(bad):
             where = (
                 f"beta[{int(bad[0])}] = {float(beta[bad[0]]):.3g}"
