@@ -9,12 +9,9 @@ version.
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import logging
 import os
-import platform
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -25,6 +22,7 @@ import xarray as xr
 import yaml
 
 import seqdyn.models
+from experiments.record import append_row, provenance
 from seqdyn import datasets, evaluate
 from seqdyn.metrics import pool
 
@@ -110,10 +108,7 @@ def run(config: Config, folder: Path) -> tuple[dict[str, Any], xr.Dataset]:
         "minimum": float(scores["forecast"].min()),
         "fit_cpu_seconds": round(fit_seconds, 1),
         "forecast_cpu_seconds": round(time.process_time() - clock, 1),
-        "commit": _commit(),
-        "device": platform.processor() or platform.machine(),
-        "date": pd.Timestamp.now("UTC").strftime("%Y-%m-%d"),
-    }
+    } | provenance()
     return row, scores
 
 
@@ -140,21 +135,6 @@ def table(runs: Path, config: dict[str, Any]) -> pd.DataFrame:
                     {"model": name, "seed": seed, "crps": float(pooled["crps"]), "nd": float(pooled["nd"])}
                 )
     return pd.DataFrame(found)
-
-
-def _commit() -> str:
-    command = ["git", "-C", str(HERE), "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-
-
-def _append(row: dict[str, Any], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, row)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
 
 
 def _fast(config: dict[str, Any]) -> dict[str, Any]:
@@ -189,7 +169,7 @@ def main() -> None:
                 continue
             folder.mkdir(parents=True, exist_ok=True)
             row, scores = run(one, folder)
-            _append(row, arguments.results)
+            append_row(row, arguments.results)
             scores.to_netcdf(folder / "scores.part")
             os.replace(folder / "scores.part", folder / "scores.nc")
             logger.info("%s", row)
