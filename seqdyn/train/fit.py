@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.utilities import rank_zero_only
 
 from seqdyn.persistence import read_folder
 from seqdyn.train.run import Run, describe_data, summarize_data
@@ -14,7 +15,8 @@ from seqdyn.train.trainer import run_trainer
 
 __all__ = ["fit_model"]
 
-logger = logging.getLogger("seqdyn")
+# With several processes one speaks for all.
+_say = rank_zero_only(logging.getLogger("seqdyn").info)
 
 
 def fit_model(
@@ -44,13 +46,11 @@ def fit_model(
         run = Run(run_dir, model, datamodule, fit=asked, resume=resume)
         if run.finished:
             model.restore(read_folder(run.model_path))
-            logger.info("the run in %s is complete; its model is returned as it is.", run.folder)
+            _say("the run in %s is complete; its model is returned as it is.", run.folder)
             return
     start = _start(model, seed, run)
     count = sum(p.numel() for p in model.parameters())
-    logger.info(
-        "%s, %s parameters, %s\n%s", type(model).__name__, f"{count:,}", start, summarize_data(datamodule)
-    )
+    _say("%s, %s parameters, %s\n%s", type(model).__name__, f"{count:,}", start, summarize_data(datamodule))
     if run is not None:
         run.begin()
     history = run_trainer(
@@ -68,7 +68,7 @@ def fit_model(
     if run is not None:
         run.finish(model)
         where = f"; model in {run.model_path}, history beside it"
-    logger.info("fitted in %.3g s, weights of %s%s", seconds, history.attrs["weights"], where)
+    _say("fitted in %.3g s, weights of %s%s", seconds, history.attrs["weights"], where)
 
 
 def _check_arguments(

@@ -76,6 +76,8 @@ class Run:
         self.file = CheckpointFile(self.folder, sidecar)
         self.checkpoint: dict[str, Any] | None = None
         self.finished = False
+        if getattr(rank_zero_only, "rank", 0) != 0 and not resume:
+            return  # the first process has looked, and begun
         earlier = CheckpointFile.read_sidecar(self.folder)
         if earlier is None:
             self._check_empty()
@@ -112,8 +114,6 @@ class Run:
         self.file.note(finished=True)
 
     def _check_empty(self) -> None:
-        if getattr(rank_zero_only, "rank", 0) != 0:
-            return  # the first process may already have begun
         names = (MODEL, HISTORY, CONFIG, CHECKPOINT, SIDECAR)
         taken = [name for name in names if (self.folder / name).exists()]
         if taken:

@@ -111,7 +111,8 @@ def _train(
             "a strategy that spawns or forks its processes cannot hand history and kept weights back; run a "
             "script with strategy='ddp', or train with devices=1."
         )
-    logger.info("training on %s", trainer.strategy.root_device)
+    if trainer.is_global_zero:
+        logger.info("training on %s", trainer.strategy.root_device)
     model.train()
     try:
         with _interruptible():
