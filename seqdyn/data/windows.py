@@ -46,13 +46,12 @@ class SequenceWindows(torch.utils.data.Dataset):
         self._stride = stride
         self._series, self._last = series, last
         self._ends = np.cumsum((last - first) // stride + 1)
-        values = np.ascontiguousarray(data[TARGET].values, dtype=np.float32)
-        complete = mask.all()
+        with np.errstate(over="ignore"):  # only values that are marked missing may be too large
+            values = np.array(data[TARGET].values, dtype=np.float32, order="C")
         # Missing values are zero, so that no NaN can reach a product with the mask.
-        self._target = (
-            torch.tensor(values) if complete else torch.from_numpy(np.where(mask, values, np.float32(0)))
-        )
-        self._observed = None if complete else torch.from_numpy(mask)
+        values[~mask] = 0.0
+        self._target = torch.from_numpy(values)
+        self._observed = None if mask.all() else torch.from_numpy(mask)
         self._covariates = None
         if COVARIATES in data:
             self._covariates = torch.tensor(data[COVARIATES].values.astype(np.float32))
