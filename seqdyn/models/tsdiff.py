@@ -253,7 +253,8 @@ class TSDiff(Model):
             guidance_scale: Strength; ``None`` is 4.0 for quantile and 0.1 for square guidance.
             guidance_point: ``"proposal"`` as published, or ``"xt"`` as in the paper and a third cheaper.
             sampler: ``"ddpm"`` or the deterministic ``"ddim"``.
-            num_steps: Use fewer diffusion steps, a divisor of their number.
+            num_steps: Use fewer diffusion steps, a divisor of their number. A longer step guides further: with a
+                fifth of the steps a guidance scale of 1.0 does what 4.0 does with all of them.
             future_covariates: Covariates of the forecast steps, (series, time, covariate), if the model uses them.
             trajectory_steps: Diffusion steps after which to keep the state of the forecast steps, as ``trajectory``.
             batch_size: Paths drawn at a time; ``None`` chooses what is fast.
