@@ -139,7 +139,7 @@ def _fit(argv: Sequence[str]) -> None:
     data = read_data(values["data"], values)
     model = cls(**{**arguments(cls, known_sizes(data)), **arguments(cls, values)})
 
-    training = without_last(data, values.get("holdout", 0))
+    training = without_last(split_future(data)[0], values.get("holdout", 0))
     passed = _passed(cls.fit, {**values, "run_dir": run}, options, values) | values.get("trainer_options", {})
     with run_folder(run, data, options.dump({k: v for k, v in values.items() if k != "resume"})):
         model.fit(training, **passed)

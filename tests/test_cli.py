@@ -17,7 +17,7 @@ import yaml
 
 import seqdyn
 from seqdyn import cli
-from seqdyn.data import from_pandas, read_sequences
+from seqdyn.data import from_pandas, read_sequences, to_netcdf
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "pytorch_lightning", "pandas", "numpy", "xarray", "scipy", "matplotlib", "jsonargparse")
@@ -222,20 +222,40 @@ def test_the_sizes_of_the_data_need_not_be_typed(run: Run, table: pd.DataFrame, 
     assert seqdyn.load(tmp_path / "r").hparams.num_features == 2
 
 
-def test_covariates_of_the_future_are_the_rows_without_a_value(
-    run: Run, table: pd.DataFrame, tmp_path: Path
-) -> None:
-    one = table[table["id"] == "a"]
+@pytest.fixture
+def priced(table: pd.DataFrame, tmp_path: Path) -> Path:
+    """One series of four days with a covariate that is known for a fifth."""
     future = pd.DataFrame({"ds": pd.date_range("2024-01-05", periods=24, freq="h"), "id": "a"})
-    rows = pd.concat([one, future], ignore_index=True)
+    rows = pd.concat([table[table["id"] == "a"], future], ignore_index=True)
     rows.assign(price=np.arange(len(rows)) % 7.0).to_csv(tmp_path / "priced.csv", index=False)
-    columns = [*COLUMNS, "--covariates", "price"]
+    return tmp_path / "priced.csv"
 
-    run("fit", "tsdiff", tmp_path / "priced.csv", *columns, *TINY, "-o", tmp_path / "r")
-    run("forecast", tmp_path / "r", "-o", tmp_path / "f.nc", "--num-samples", 1)
 
-    assert seqdyn.load(tmp_path / "r").hparams.num_covariates == 1
+def test_rows_without_a_value_are_the_future(
+    run: Run, priced: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, columns = tmp_path / "r", [*COLUMNS, "--covariates", "price"]
+    run("fit", "tsdiff", priced, *columns, *TINY, "--holdout", 24, "-o", folder)
+    run("forecast", folder, "-o", tmp_path / "f.nc", "--num-samples", 1)
+    words = ["evaluate", folder, "--num-windows", 1, "--num-samples", 1, "-o", tmp_path / "s.nc"]
+    assert cli.main([str(word) for word in words]) == 0
+
+    assert seqdyn.load(folder).hparams.num_covariates == 1
+    assert seqdyn.load(folder).data_info["time_end"].startswith("2024-01-03")
     assert xr.load_dataset(tmp_path / "f.nc")["time"].values[0] == np.datetime64("2024-01-05")
+    assert xr.load_dataset(tmp_path / "s.nc")["start"].values[0] == np.datetime64("2024-01-04")
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_draws_take_the_covariates_of_a_window(run: Run, priced: Path, tmp_path: Path) -> None:
+    folder, columns = tmp_path / "r", [*COLUMNS, "--covariates", "price"]
+    run("fit", "tsdiff", priced, *columns, *TINY, "-o", folder)
+    window = read_sequences(folder / "data.nc").isel(time=slice(0, 48))
+    to_netcdf(window, tmp_path / "window.nc")
+
+    run("sample", folder, "-o", tmp_path / "d.nc", "--num-samples", 2, "--covariates", tmp_path / "window.nc")
+
+    assert xr.load_dataset(tmp_path / "d.nc")["target"].sizes["time"] == 48
 
 
 def test_a_finished_fit_can_be_continued_by_resume_only(run: Run, csv: Path, tmp_path: Path) -> None:
