@@ -23,7 +23,7 @@ __all__ = ["GUIDANCE_SCALES", "PathOptions", "draw_paths"]
 
 # Square guidance diverges at 1 on some trained models; quantile gradients are bounded per cell.
 GUIDANCE_SCALES = {"quantile": 4.0, "square": 0.1}
-SAMPLERS = {"ddpm": ddpm, "ddim": ddim}
+SAMPLERS: dict[str, Callable[..., Tensor]] = {"ddpm": ddpm, "ddim": ddim}
 
 Part = tuple[slice, slice]
 

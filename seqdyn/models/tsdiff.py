@@ -1,8 +1,8 @@
 r"""TSDiff: one unconditional diffusion model of windows, conditioned only when it is used.
 
-A window of ``context_length + prediction_length`` steps, divided by the mean absolute value of its context, is
-diffused together with lagged copies of itself as further channels. Forecasting and imputation are the same call: what
-is observed guides the reverse chain through the network's own estimate of the clean window
+A window of ``context_length + prediction_length`` steps, divided by the mean absolute value of its context,
+is diffused together with lagged copies of itself as further channels. Forecasting and imputation are the same
+call: what is observed guides the reverse chain through the network's own estimate of the clean window
 (:mod:`seqdyn.diffusion.guidance`), everything else is drawn.
 
 Source: Kollovieh et al. (2023), arXiv 2307.11494.
@@ -11,7 +11,6 @@ Source: Kollovieh et al. (2023), arXiv 2307.11494.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from seqdyn import __version__
 from seqdyn.data.convert import forecast_dataset
+from seqdyn.data.covariates import known_covariates, window_covariates
 from seqdyn.data.schema import (
     COVARIATE,
     COVARIATES,
@@ -31,13 +31,13 @@ from seqdyn.data.schema import (
     TARGET,
     TIME,
     check_sequences,
-    future_times,
 )
 from seqdyn.data.sequences import SequenceDataModule
 from seqdyn.data.tiles import cover_gaps, cut, to_tensors
 from seqdyn.diffusion.paths import PathOptions, draw_paths
 from seqdyn.diffusion.schedule import NoiseSchedule
 from seqdyn.models.base import Model
+from seqdyn.models.tsdiff_settings import expand
 from seqdyn.nn.backbone import FrozenBackbone, S4Backbone
 from seqdyn.nn.scalers import MeanScaler, Standardizer
 from seqdyn.rng import ambient_seed
@@ -46,46 +46,6 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
 
 __all__ = ["TSDiff"]
-
-LAGS = {
-    "hourly": tuple(24 * n for n in (1, 2, 3, 4, 5, 6, 7, 14, 21, 28)),
-    "daily": tuple(30 * n for n in range(1, 13)),
-}
-# The paper's settings, and a small network for a laptop's processor on an hourly panel.
-PRESETS: dict[str, dict[str, Any]] = {
-    "paper": {
-        "context_length": 336,
-        "prediction_length": 24,
-        "lags": (),
-        "hidden_size": 64,
-        "num_blocks": 3,
-        "state_size": 128,
-        "embedding_size": 128,
-    },
-    "small": {
-        "context_length": 168,
-        "prediction_length": 24,
-        "lags": "hourly",
-        "hidden_size": 32,
-        "num_blocks": 2,
-        "state_size": 128,
-        "embedding_size": 128,
-    },
-}
-
-COUNTS = (
-    "num_features",
-    "context_length",
-    "prediction_length",
-    "num_diffusion_steps",
-    "num_covariates",
-    "hidden_size",
-    "num_blocks",
-    "state_size",
-    "embedding_size",
-    "batch_size",
-    "batches_per_epoch",
-)
 
 
 class Windows(NamedTuple):
@@ -103,11 +63,12 @@ class TSDiff(Model):
         num_features: Values per time step, C.
         context_length: Steps of history the network sees, K. Paper: 336.
         prediction_length: Steps to forecast, H. Paper: 24.
-        lags: Lagged copies diffused along with the series, in time steps; ``"hourly"`` is 24 times 1-7, 14, 21, 28 and
-            ``"daily"`` 30 times 1-12, the paper's sets (stored expanded). They need ``max(lags)`` steps before the
-            context. Paper preset: none.
+        lags: Lagged copies diffused along with the series, in time steps; ``"hourly"`` is 24 times 1-7, 14,
+            21, 28 and ``"daily"`` 30 times 1-12, the paper's sets (stored expanded). They need ``max(lags)``
+            steps before the context. Paper preset: none.
         num_diffusion_steps: Diffusion steps T.
-        num_covariates: Covariates known in the past and in the future, F; they enter every block, standardised.
+        num_covariates: Covariates known in the past and in the future, F; they enter every block,
+            standardised.
         lower: Clip draws below this value, in the units of the data: 0.0 for counts.
         hidden_size: Width of the network. Paper: 64.
         num_blocks: Residual blocks. Paper: 3.
@@ -119,8 +80,9 @@ class TSDiff(Model):
         learning_rate: Of Adam.
         batch_size: Windows per training step.
         batches_per_epoch: Training steps called one epoch.
-        preset: ``"paper"``, or ``"small"`` for a quick fit on a processor (168 steps of context, hourly lags, width 32,
-            2 blocks). Arguments given explicitly win; the preset is expanded before anything is saved.
+        preset: ``"paper"``, or ``"small"`` for a quick fit on a processor (168 steps of context, hourly lags,
+            width 32, 2 blocks). Arguments given explicitly win; the preset is expanded before anything is
+            saved.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -149,9 +111,11 @@ class TSDiff(Model):
         batches_per_epoch: int = 128,
         preset: str = "paper",
     ) -> None:
-        given = {name: value for name, value in locals().items() if name not in ("self", "preset", "__class__")}
+        given = {
+            name: value for name, value in locals().items() if name not in ("self", "preset", "__class__")
+        }
         super().__init__()
-        self.save_hyperparameters(_expand(given, preset))
+        self.save_hyperparameters(expand(given, preset))
         hparams = self.hparams
         num_channels = num_features * (1 + len(hparams.lags))
         self.schedule = NoiseSchedule.linear(num_diffusion_steps, beta_end=beta_end)
@@ -178,7 +142,7 @@ class TSDiff(Model):
         """Steps before the context that the lags reach back to."""
         return max(self.hparams.lags, default=0)
 
-    # Training ---------------------------------------------------------------------------------------------------
+    # Training -------------------------------------------------------------------------------------------
 
     def datamodule(self, data: xr.Dataset, val: xr.Dataset | None = None) -> pl.LightningDataModule:
         for part in (data, val):
@@ -204,7 +168,8 @@ class TSDiff(Model):
         r"""Mean squared error of the predicted noise, over observed cells.
 
         .. math::
-            E \left| \epsilon - \epsilon_\theta(\sqrt{\bar\alpha_t} x_0 + \sqrt{1 - \bar\alpha_t} \epsilon,\, t) \right|^2
+            E \left| \epsilon - \epsilon_\theta(\sqrt{\bar\alpha_t} x_0 + \sqrt{1 - \bar\alpha_t} \epsilon,\,
+            t) \right|^2
         """
         windows = self._windows(batch["target"].to(self.dtype), batch["observed"])
         step = torch.randint(self.hparams.num_diffusion_steps, (len(windows.values),), device=self.device)
@@ -221,7 +186,7 @@ class TSDiff(Model):
         total = self.network.sum_over_windows(squared_error, noised, step, covariates)
         return {"loss": total / mask.sum().clamp(min=1)}
 
-    # Verbs ------------------------------------------------------------------------------------------------------
+    # Verbs ----------------------------------------------------------------------------------------------
 
     def forecast(
         self,
@@ -245,24 +210,26 @@ class TSDiff(Model):
         ``batch_size``, on the order of series or on which others are present.
 
         Args:
-            context: Sequences; their last ``max(lags) + context_length`` steps are used. Missing values, a short
-                history included, are drawn along with the future.
+            context: Sequences; their last ``max(lags) + context_length`` steps are used. Missing values, a
+                short history included, are drawn along with the future.
             num_samples: Paths per series. With quantile guidance path k aims at level k / (num_samples + 1).
             seed: Seed of the draws; ``None`` takes one from the ambient stream.
             guidance: ``"quantile"``, ``"square"``, or ``None``: draws that ignore the context.
             guidance_scale: Strength; ``None`` is 4.0 for quantile and 0.1 for square guidance.
             guidance_point: ``"proposal"`` as published, or ``"xt"`` as in the paper and a third cheaper.
             sampler: ``"ddpm"`` or the deterministic ``"ddim"``.
-            num_steps: Use fewer diffusion steps, a divisor of their number. A longer step guides further: with a
-                fifth of the steps a guidance scale of 1.0 does what 4.0 does with all of them.
-            future_covariates: Covariates of the forecast steps, (series, time, covariate), if the model uses them.
-            trajectory_steps: Diffusion steps after which to keep the state of the forecast steps, as ``trajectory``.
+            num_steps: Use fewer diffusion steps, a divisor of their number. A longer step guides further:
+                with a fifth of the steps a guidance scale of 1.0 does what 4.0 does with all of them.
+            future_covariates: Covariates of the forecast steps, (series, time, covariate), if the model uses
+                them.
+            trajectory_steps: Diffusion steps after which to keep the state of the forecast steps, as
+                ``trajectory``.
             batch_size: Paths drawn at a time; ``None`` chooses what is fast.
             progress: Show a progress bar.
 
         Returns:
-            ``target (sample, series, time, feature)`` in the units of the data, time continuing the context; with
-            ``trajectory_steps`` also ``trajectory (step, sample, series, time, feature)``.
+            ``target (sample, series, time, feature)`` in the units of the data, time continuing the context;
+            with ``trajectory_steps`` also ``trajectory (step, sample, series, time, feature)``.
 
         Raises:
             ValueError: If data or arguments do not fit the model.
@@ -270,12 +237,22 @@ class TSDiff(Model):
         """
         self._check(context)
         options = self._options(
-            num_samples, seed, guidance, guidance_scale, guidance_point, sampler, num_steps, batch_size, progress
+            num_samples,
+            seed,
+            guidance,
+            guidance_scale,
+            guidance_point,
+            sampler,
+            num_steps,
+            batch_size,
+            progress,
         )
         steps = _check_trajectory(trajectory_steps, self.schedule.reverse_steps(num_steps))
         horizon, end = self.hparams.prediction_length, context.sizes[TIME]
         start = end - self.hparams.context_length
-        target, observed = (cut(v, start - self.prior_length, end + horizon) for v in to_tensors(context, self.dtype))
+        target, observed = (
+            cut(v, start - self.prior_length, end + horizon) for v in to_tensors(context, self.dtype)
+        )
         labels = [(label,) for label in context[SERIES].values.tolist()]
         _check_history(observed, context[SERIES].values.tolist())
         covariates = self._covariates(context, future_covariates, horizon)
@@ -307,9 +284,9 @@ class TSDiff(Model):
     ) -> xr.Dataset:
         """Draw the missing values of ``data`` given the observed ones, before and after each gap.
 
-        Long series are covered by windows that overlap by half; a value is taken from the window in which it lies
-        nearest to the middle. Windows without a gap are not run. Steps before a series begins or after it ends
-        stay missing.
+        Long series are covered by windows that overlap by half; a value is taken from the window in which it
+        lies nearest to the middle. Windows without a gap are not run. Steps before a series begins or after
+        it ends stay missing.
 
         Args:
             data: Sequences with missing values (``observed`` false).
@@ -324,8 +301,8 @@ class TSDiff(Model):
             progress: Show a progress bar.
 
         Returns:
-            ``target (sample, series, time, feature)`` on the time steps of ``data``, in its units: observed values as
-            they are, drawn ones in the gaps; and ``observed``, the mask of the data.
+            ``target (sample, series, time, feature)`` on the time steps of ``data``, in its units: observed
+            values as they are, drawn ones in the gaps; and ``observed``, the mask of the data.
 
         Raises:
             ValueError: If data or arguments do not fit the model.
@@ -333,9 +310,17 @@ class TSDiff(Model):
         """
         self._check(data)
         if guidance is None:
-            raise ValueError("infer needs guidance='quantile' or 'square'; for draws that ignore data use sample().")
+            raise ValueError("infer needs guidance='quantile' or 'square'; without data use sample().")
         options = self._options(
-            num_samples, seed, guidance, guidance_scale, guidance_point, sampler, num_steps, batch_size, progress
+            num_samples,
+            seed,
+            guidance,
+            guidance_scale,
+            guidance_point,
+            sampler,
+            num_steps,
+            batch_size,
+            progress,
         )
         target, observed = to_tensors(data, self.dtype)
         covariates = self._covariates(data, None, 0)
@@ -387,27 +372,43 @@ class TSDiff(Model):
             progress: Show a progress bar.
 
         Returns:
-            ``target (sample, time, feature)`` in scaled units: the model knows windows whose context has a mean
-            absolute value of about one. ``time`` counts steps from the start of the window.
+            ``target (sample, time, feature)`` in scaled units: the model knows windows whose context has a
+            mean absolute value of about one. ``time`` counts steps from the start of the window.
 
         Raises:
             ValueError: If an argument does not fit the model.
         """
-        options = self._options(num_samples, seed, None, None, "proposal", sampler, num_steps, batch_size, progress)
-        known = self._window_covariates(covariates)
-        empty = torch.zeros(1, self.window_length, self.network.num_channels, dtype=self.dtype, device=self.device)
-        draws, _ = draw_paths(
-            self._frozen(), self.schedule, empty, empty.bool(), [("sample",)], options,
-            covariates=known, keep=(slice(None), slice(self.hparams.num_features)),
+        options = self._options(
+            num_samples, seed, None, None, "proposal", sampler, num_steps, batch_size, progress
         )
-        features = (self.data_info or {}).get("features") or [f"feature_{c}" for c in range(self.hparams.num_features)]
+        known = self._window_covariates(covariates)
+        empty = torch.zeros(
+            1, self.window_length, self.network.num_channels, dtype=self.dtype, device=self.device
+        )
+        draws, _ = draw_paths(
+            self._frozen(),
+            self.schedule,
+            empty,
+            empty.bool(),
+            [("sample",)],
+            options,
+            covariates=known,
+            keep=(slice(None), slice(self.hparams.num_features)),
+        )
+        features = (self.data_info or {}).get("features") or [
+            f"feature_{c}" for c in range(self.hparams.num_features)
+        ]
         return xr.Dataset(
             {TARGET: ((SAMPLE, TIME, FEATURE), draws[:, 0].numpy(), {"units": "scaled"})},
-            coords={SAMPLE: np.arange(num_samples), TIME: np.arange(self.window_length), FEATURE: list(features)},
+            coords={
+                SAMPLE: np.arange(num_samples),
+                TIME: np.arange(self.window_length),
+                FEATURE: list(features),
+            },
             attrs=self._provenance(seed) | options.provenance(),
         )
 
-    # Inside -----------------------------------------------------------------------------------------------------
+    # Inside ---------------------------------------------------------------------------------------------
 
     @torch.inference_mode(False)  # guidance takes gradients; Lightning validates in inference mode
     def _draw(
@@ -420,7 +421,7 @@ class TSDiff(Model):
         num_kept: int,
         trajectory_steps: Sequence[int] = (),
     ) -> tuple[Tensor, Tensor]:
-        """Draws of the last ``num_kept`` steps, (S, M, num_kept, C) and states, in the units of ``target`` (M, P + L, C)."""
+        """Draws of the last ``num_kept`` steps, (S, M, num_kept, C), and states, in the data's units."""
         windows = self._windows(target.to(self.device), observed.to(self.device))
         draws, states = draw_paths(
             self._frozen(),
@@ -501,110 +502,41 @@ class TSDiff(Model):
         features, covariates = data.sizes[FEATURE], data.sizes.get(COVARIATE, 0)
         if features != self.hparams.num_features:
             raise ValueError(
-                f"the data have {features} feature(s) {data[FEATURE].values.tolist()} but the model was built with "
-                f"num_features={self.hparams.num_features}; build it with num_features={features} or select features "
-                "with data.sel(feature=[...])."
+                f"the data have {features} feature(s) {data[FEATURE].values.tolist()} but the model was "
+                f"built with num_features={self.hparams.num_features}; build it with num_features={features} or "
+                "select features with data.sel(feature=[...])."
             )
         if covariates != self.hparams.num_covariates:
-            remedy = "drop them with data.drop_vars('covariates')" if covariates else "read them with covariates=[...]"
+            remedy = (
+                "drop them: data.drop_vars('covariates')" if covariates else "read them: covariates=[...]"
+            )
             raise ValueError(
                 f"the data have {covariates} covariate(s) but the model was built with "
-                f"num_covariates={self.hparams.num_covariates}; build it with num_covariates={covariates}, or {remedy}."
+                f"num_covariates={self.hparams.num_covariates}; build it with num_covariates={covariates}, "
+                f"or {remedy}."
             )
 
     def _covariates(self, data: xr.Dataset, future: xr.DataArray | None, num_future: int) -> Tensor | None:
-        """Standardised covariates of ``data`` and of ``num_future`` steps after it, (M, T + num_future, F)."""
+        """Standardised covariates of ``data`` and of H steps after it, (M, T + H, F)."""
         if self.covariate_scaler is None:
             if future is not None:
                 raise ValueError("this model takes no covariates: leave out future_covariates.")
             return None
-        known = data[COVARIATES]
-        values = known.values
-        if num_future:
-            if future is None:
-                raise ValueError(
-                    f"the model needs its {self.hparams.num_covariates} covariate(s) over the next {num_future} steps: "
-                    "pass future_covariates=, dims (series, time, covariate)."
-                )
-            dims = (SERIES, TIME, COVARIATE)
-            named = isinstance(future, xr.DataArray) and {*future.dims} == {*dims} <= {*future.coords}
-            if not named:
-                found = getattr(future, "dims", type(future).__name__)
-                raise ValueError(
-                    f"future_covariates must be a DataArray with dims and coordinates {dims}, got {found}; "
-                    "name them: xr.DataArray(x, coords={'series': [...], 'time': [...], 'covariate': [...]})."
-                )
-            times = future_times(data, num_future)
-            try:
-                future = future.sel({SERIES: known[SERIES], TIME: times, COVARIATE: known[COVARIATE]})
-            except KeyError as error:
-                raise ValueError(
-                    f"future_covariates must cover every series and covariate of the context over {times[0]} to "
-                    f"{times[-1]}; missing: {error}."
-                ) from error
-            future_values = future.transpose(*dims).values
-            if not np.isfinite(future_values).all():
-                raise ValueError("future_covariates have NaN or infinity; fill them: future_covariates.ffill('time').")
-            values = np.concatenate([values, future_values], axis=1)
+        values = known_covariates(data, future, num_future)
         return self._standardise(torch.as_tensor(values, dtype=self.dtype))
 
     def _window_covariates(self, covariates: xr.DataArray | None) -> Tensor | None:
         """Standardised covariates of one window, (1, L, F)."""
-        wanted = {TIME: self.window_length, COVARIATE: self.hparams.num_covariates}
         if self.covariate_scaler is None:
             if covariates is not None:
                 raise ValueError("this model takes no covariates: leave them out.")
             return None
-        sizes = dict(getattr(covariates, "sizes", {}))
-        if not isinstance(covariates, xr.DataArray) or sizes != wanted:
-            found = sizes or type(covariates).__name__
-            raise ValueError(
-                f"the model draws a window given its covariates: pass covariates= with sizes {wanted}, "
-                f"got {found}; for instance data.covariates.isel(series=0, time=slice(-window, None))."
-            )
-        values = covariates.transpose(TIME, COVARIATE).values
-        if not np.isfinite(values).all():
-            raise ValueError("covariates have NaN or infinity; fill them: covariates.ffill('time').")
+        values = window_covariates(covariates, self.window_length, self.hparams.num_covariates)
         return self._standardise(torch.as_tensor(values, dtype=self.dtype))[None]
 
     def _standardise(self, covariates: Tensor) -> Tensor:
+        assert self.covariate_scaler is not None  # callers have looked
         return self.covariate_scaler(covariates.to(device=self.device, dtype=self.dtype))
-
-
-def _expand(given: dict[str, Any], preset: str) -> dict[str, Any]:
-    """Fill arguments left at ``None`` from the preset, expand named lags and check the numbers."""
-    if preset not in PRESETS:
-        raise ValueError(f"preset must be one of {tuple(PRESETS)}, got {preset!r}.")
-    values = {name: PRESETS[preset].get(name) if value is None else value for name, value in given.items()}
-    values["lags"] = _expand_lags(values["lags"])
-    for name in COUNTS:
-        least = 0 if name == "num_covariates" else 1
-        if not isinstance(values[name], Integral) or values[name] < least:
-            raise ValueError(f"{name} must be a whole number of at least {least}, got {values[name]!r}.")
-        values[name] = int(values[name])
-    lower = values["lower"]
-    if lower is not None and not isinstance(lower, Real):
-        raise ValueError(f"lower must be a number in the units of the data or None, got {lower!r}; try 0.0.")
-    if not values["learning_rate"] > 0:
-        raise ValueError(f"learning_rate must be positive, got {values['learning_rate']}; the usual value is 1e-3.")
-    if not 1e-4 <= values["beta_end"] < 1:
-        raise ValueError(f"beta_end must lie between 1e-4 and 1, got {values['beta_end']}; the usual value is 0.1.")
-    return values
-
-
-def _expand_lags(lags: Sequence[int] | str) -> tuple[int, ...]:
-    if isinstance(lags, str):
-        if lags not in LAGS:
-            raise ValueError(f"lags must be {' or '.join(map(repr, LAGS))} or a list of steps, got {lags!r}.")
-        lags = LAGS[lags]
-    steps = () if isinstance(lags, Real) else tuple(lags)
-    valid = all(isinstance(step, Integral) and step >= 1 for step in steps) and len({*steps}) == len(steps)
-    if isinstance(lags, Real) or not valid:
-        raise ValueError(
-            f"lags must list different whole numbers of steps, at least 1 each, got {lags!r}; "
-            "for instance lags=[24, 168]."
-        )
-    return tuple(int(step) for step in steps)
 
 
 def _check_history(observed: Tensor, names: Sequence[object]) -> None:
@@ -612,8 +544,9 @@ def _check_history(observed: Tensor, names: Sequence[object]) -> None:
     if bool(empty.any()):
         name = names[int(empty.nonzero()[0])]
         raise ValueError(
-            f"series {name!r} has no observed value of some feature in the {observed.shape[1]} steps the model looks at; "
-            "give more history, drop the series with data.sel(series=[...]), or use a longer context_length."
+            f"series {name!r} has no observed value of some feature in the {observed.shape[1]} steps the "
+            "model looks at; give more history, drop the series with data.sel(series=[...]), or use a longer "
+            "context_length."
         )
 
 
@@ -621,5 +554,5 @@ def _check_trajectory(steps: Sequence[int], reverse: Sequence[tuple[int, int]]) 
     visited = {step for step, _ in reverse}
     unknown = [step for step in steps if step not in visited]
     if unknown:
-        raise ValueError(f"trajectory_steps must be among the diffusion steps used, {sorted(visited)}, got {unknown}.")
+        raise ValueError(f"trajectory_steps must be among the steps used, {sorted(visited)}, got {unknown}.")
     return tuple(steps)
