@@ -88,7 +88,8 @@ def coverage(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     ax.set_aspect("equal")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(PercentFormatter(1.0))
-    ax.legend(frameon=False, loc="upper left")
+    below = actual.mean() < levels.mean()
+    ax.legend(frameon=False, loc="upper left" if below else "lower right")  # on the side without the curve
     return ax
 
 

@@ -71,7 +71,9 @@ def time_axis(ax: Axes, time: xr.DataArray) -> None:
         units = zone
     place = ax.get_subplotspec()
     if place is None or place.is_last_row():
-        ax.set_xlabel("time" if units is None else f"time [{units}]")
+        # The part that all dates share is printed at the right end of the axis, where a label must not reach.
+        loc = "left" if time.dtype.kind == "M" else "center"
+        ax.set_xlabel("time" if units is None else f"time [{units}]", loc=loc)
 
 
 def value_label(feature: object, units: object) -> str:
