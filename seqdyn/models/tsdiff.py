@@ -503,8 +503,8 @@ class TSDiff(Model):
         if features != self.hparams.num_features:
             raise ValueError(
                 f"the data have {features} feature(s) {data[FEATURE].values.tolist()} but the model was "
-                f"built with num_features={self.hparams.num_features}; build it with num_features={features} or "
-                "select features with data.sel(feature=[...])."
+                f"built with num_features={self.hparams.num_features}; build it with num_features={features} "
+                "or select features with data.sel(feature=[...])."
             )
         if covariates != self.hparams.num_covariates:
             remedy = (
