@@ -499,7 +499,8 @@ class TSDiff(Model):
 
     def _check(self, data: xr.Dataset) -> None:
         check_sequences(data)
-        features, covariates = data.sizes[FEATURE], data.sizes.get(COVARIATE, 0)
+        features = data.sizes[FEATURE]
+        covariates = data.sizes[COVARIATE] if COVARIATES in data else 0  # labels alone are none
         if features != self.hparams.num_features:
             raise ValueError(
                 f"the data have {features} feature(s) {data[FEATURE].values.tolist()} but the model was "
