@@ -100,6 +100,16 @@ def test_coverage_band_is_binomial() -> None:
     )
 
 
+@pytest.mark.parametrize("covered", [[5, 10, 20], [60, 90, 99]], ids=["too sure", "too cautious"])
+def test_coverage_legend_stays_off_the_curve(covered: list[int]) -> None:
+    ax = plot.coverage(counts(covered, 100))
+
+    ax.figure.canvas.draw()
+    (curve,) = [one for one in ax.lines if one.get_label() == "forecast, 100 values"]
+    points = ax.transData.transform(curve.get_xydata())
+    assert not ax.get_legend().get_window_extent().count_contains(points)
+
+
 def test_they_draw_on_given_axes() -> None:
     _, (left, right) = plt.subplots(1, 2)
 

@@ -233,6 +233,19 @@ def test_denoising_runs_from_noise_to_forecast(trajectory: xr.Dataset) -> None:
     assert axes[2].get_xlabel() == "time"
 
 
+def test_the_label_of_a_time_axis_stays_off_the_dates(trajectory: xr.Dataset) -> None:
+    trajectory["time"].attrs["timezone"] = "America/New_York"
+
+    figure = plot.denoising(trajectory)[-1].figure
+
+    figure.canvas.draw()
+    shown = [ax.xaxis for ax in figure.axes if ax.get_xlabel()]
+    assert shown
+    for axis in shown:
+        assert axis.offsetText.get_text()
+        assert not axis.label.get_window_extent().overlaps(axis.offsetText.get_window_extent())
+
+
 def test_a_single_state_is_an_axes(trajectory: xr.Dataset) -> None:
     assert isinstance(plot.denoising(trajectory.sel(step=[0])), Axes)
 
