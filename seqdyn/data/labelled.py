@@ -12,8 +12,8 @@ from seqdyn.data.columns import TIME_NAMES
 from seqdyn.data.grid import build_sequences, place_on_grid, regular_grid
 from seqdyn.data.names import COVARIATE, COVARIATES, FEATURE, OBSERVED, SAMPLE, SERIES, TARGET, TIME
 from seqdyn.data.schema import check_sequences, frequency
-from seqdyn.data.stamps import localize, read_stamps
-from seqdyn.data.times import as_stamps
+from seqdyn.data.stamps import read_stamps, read_zoned_stamps
+from seqdyn.data.times import as_stamps, check_timezone
 
 __all__ = ["from_xarray"]
 
@@ -28,6 +28,7 @@ def from_xarray(
     freq: str | float | None = None,
     timezone: str | None = None,
     units: str | None = None,
+    date_format: str | None = None,
 ) -> xr.Dataset:
     """Sequence dataset from a Dataset or DataArray.
 
@@ -43,20 +44,21 @@ def from_xarray(
         freq: Frequency, or numeric step; needed where stamps have gaps.
         timezone: Zone of the stamps.
         units: Unit of the values.
+        date_format: ``strptime`` format of text stamps, or unit ("s", "ms") of Unix time.
 
     Raises:
         ValueError: If a part is missing or ambiguous, or the result violates the schema.
     """
     if isinstance(data, xr.DataArray):
         data = data.to_dataset(name=data.name or TARGET)
-    given = [argument is not None for argument in (time, series, value, freq, timezone)]
+    given = [argument is not None for argument in (time, series, value, freq, timezone, date_format)]
     if not any(given) and not covariates and _follows_schema(data):
         return _completed(data, units)
     names = _value_names(data, value)
     time = _time_dim(data[names[0]], time)
     array = _with_dims(_joined(data, names), time, series, names)
     values = _masked_values(data, array, time, series, names)
-    stamps, zone = _stamps(data, time, timezone, len(array[TIME]))
+    stamps, zone = _stamps(data, time, timezone, date_format, len(array[TIME]))
     _refuse_repeats(stamps, time)
     grid = regular_grid(stamps, freq, zone)
     place = place_on_grid(stamps, grid)
@@ -198,19 +200,17 @@ def _with_dims(array: xr.DataArray, time: str, series: str | None, names: list[s
 
 
 def _stamps(
-    data: xr.Dataset, time: str, timezone: str | None, steps: int
+    data: xr.Dataset, time: str, timezone: str | None, date_format: str | None, steps: int
 ) -> tuple[pd.DatetimeIndex | np.ndarray, str | None]:
     if time not in data.coords:
         return np.arange(steps), None
     index = data[time]
     values = index.to_index().to_datetimeindex(time_unit="ns") if _is_cftime(index) else index.values
-    stamps = read_stamps(pd.Series(values, name=time))
     noted = index.attrs.get("timezone")
-    if noted is not None or stamps.aware:
-        return stamps.values, timezone or noted or stamps.timezone
-    if timezone is None or not isinstance(stamps.values, pd.DatetimeIndex):
-        return stamps.values, None
-    return localize(stamps.values, timezone, np.zeros(steps)), timezone
+    if noted is not None:  # the stamps are UTC already
+        return read_stamps(pd.Series(values, name=time)).values, check_timezone(timezone or str(noted))
+    stamps = read_zoned_stamps(pd.Series(values, name=time), timezone, date_format=date_format)
+    return stamps.values, stamps.timezone
 
 
 def _is_cftime(index: xr.DataArray) -> bool:

@@ -28,6 +28,7 @@ from seqdyn.data.items import assemble, read_gluonts, read_tsf, tsf_date_format
 from seqdyn.data.labelled import from_xarray
 from seqdyn.data.names import FEATURE, OBSERVED, SERIES, TARGET, TIME
 from seqdyn.data.schema import summary
+from seqdyn.data.stamps import read_zoned_stamps
 from seqdyn.data.tables import table_to_sequences
 
 __all__ = ["read_sequences", "read_snapshots"]
@@ -123,7 +124,7 @@ def _read_file(
     if kind in _READERS:
         return _read_object(_READERS[kind](path, **options), request, dated, {})
     if kind == "numpy":
-        return _from_archive(path, **request, **options), []
+        return _from_archive(path, **request, date_format=dated["date_format"], **options), []
     _refuse_options(options, f"a {path.suffix} file")
     items, freq, notes = (read_gluonts if kind == "gluonts" else read_tsf)(path, request["freq"])
     date_format = dated["date_format"] or (tsf_date_format(items) if kind == "tsf" else None)
@@ -147,13 +148,13 @@ def _read_object(
     if isinstance(source, pd.Series):
         source = source.to_frame("value" if source.name is None else source.name)
     if isinstance(source, np.ndarray | list | tuple):
-        return _from_memory(source, **request, **options), []
+        return _from_memory(source, **request, date_format=dated["date_format"], **options), []
     _refuse_options(options, f"a {type(source).__name__}")
     if isinstance(source, pd.DataFrame):
         data, notes = table_to_sequences(source, **request, **dated)
         return data, [f"{len(source):,} rows", *notes]
     if isinstance(source, xr.Dataset | xr.DataArray):
-        return from_xarray(source, **request), []
+        return from_xarray(source, **request, date_format=dated["date_format"]), []
     raise TypeError(
         f"cannot read a {type(source).__name__}; pass a path, a pandas or polars frame, an xarray Dataset, "
         "an array or a list of arrays."
@@ -166,7 +167,15 @@ def _refuse_options(options: dict[str, Any], what: str) -> None:
 
 
 def _from_memory(
-    source: Any, *, time: Any, series: Any, value: Any, covariates: Any, timezone: str | None, **settings: Any
+    source: Any,
+    *,
+    time: Any,
+    series: Any,
+    value: Any,
+    covariates: Any,
+    timezone: str | None,
+    date_format: str | None,
+    **settings: Any,
 ) -> xr.Dataset:
     if covariates:
         raise ValueError(
@@ -174,15 +183,14 @@ def _from_memory(
         )
     if value is not None:
         settings["features"] = [value] if isinstance(value, str) else list(value)
-    if timezone is not None:
-        stamps = pd.DatetimeIndex([] if time is None else time)
-        if len(stamps) == 0:
-            raise ValueError("timezone= needs time stamps; pass also time=pd.date_range(...).")
-        time = (
-            stamps.tz_convert(timezone)
-            if stamps.tz is not None
-            else stamps.tz_localize(timezone, ambiguous="infer")
-        )
+    if timezone is not None and (time is None or len(time) == 0):
+        raise ValueError("timezone= needs time stamps; pass also time=pd.date_range(...).")
+    if time is not None:
+        column = pd.Series(time.values if isinstance(time, xr.DataArray) else time).reset_index(drop=True)
+        stamps = read_zoned_stamps(column.rename(TIME), timezone, date_format=date_format)
+        time = stamps.values
+        if stamps.timezone is not None:
+            time = time.tz_localize("UTC").tz_convert(stamps.timezone)
     return from_numpy(source, time=time, series=series, **settings)
 
 

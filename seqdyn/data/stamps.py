@@ -11,7 +11,14 @@ import pandas as pd
 
 from seqdyn.data.times import as_stamps, check_timezone, infer_freq
 
-__all__ = ["Stamps", "clock_change_hint", "localize", "looks_like_dates", "read_stamps"]
+__all__ = [
+    "Stamps",
+    "clock_change_hint",
+    "localize",
+    "looks_like_dates",
+    "read_stamps",
+    "read_zoned_stamps",
+]
 
 _DATES = (
     "%m/%d/%Y", "%d/%m/%Y", "%m-%d-%Y", "%d-%m-%Y", "%d.%m.%Y", "%m/%d/%y", "%d/%m/%y", "%d.%m.%y",
@@ -63,6 +70,39 @@ def read_stamps(column: pd.Series, *, date_format: str | None = None) -> Stamps:
     if pd.api.types.is_numeric_dtype(column.dtype):
         return _read_numbers(column, date_format)
     return _read_objects(column, date_format)
+
+
+def read_zoned_stamps(
+    column: pd.Series,
+    timezone: str | None,
+    *,
+    date_format: str | None = None,
+    groups: np.ndarray | None = None,
+) -> Stamps:
+    """Read one stamp per row, as UTC where their zone is known.
+
+    Args:
+        column: As for :func:`read_stamps`.
+        timezone: Zone of naive stamps; stamps that know their offset are shown in it. None leaves naive ones.
+        date_format: As for :func:`read_stamps`.
+        groups: Series number of each row, as for :func:`localize`; None for one series.
+
+    Raises:
+        ValueError: As :func:`read_stamps` and :func:`localize`, and if numbers are to lie in a zone.
+    """
+    stamps = read_stamps(column, date_format=date_format)
+    if timezone is None:
+        return stamps
+    check_timezone(timezone)
+    if not isinstance(stamps.values, pd.DatetimeIndex):
+        raise ValueError(
+            f"timezone={timezone!r} needs dates but the time column {column.name!r} holds numbers; leave "
+            "timezone= out, or pass date_format='s' (or 'ms') if it is Unix time."
+        )
+    if stamps.aware:
+        return stamps._replace(timezone=timezone)
+    groups = np.zeros(len(column), dtype=np.int64) if groups is None else groups
+    return stamps._replace(values=localize(stamps.values, timezone, groups), aware=True, timezone=timezone)
 
 
 def looks_like_dates(column: pd.Series) -> bool:
@@ -152,7 +192,8 @@ def _read_numbers(column: pd.Series, date_format: str | None) -> Stamps:
             f"the time column {column.name!r} is {values[row]} in row {row}; drop it or repair the stamp."
         )
     if date_format in _UNIX_UNITS:
-        return Stamps(as_stamps(pd.to_datetime(values, unit=date_format)))
+        # Unix time counts from an instant, wherever its clock hangs: aware, of no zone of its own.
+        return Stamps(as_stamps(pd.to_datetime(values, unit=date_format)), True)
     whole = bool((values == np.floor(values)).all())
     compact = whole and bool(((values >= 18_000_101) & (values <= 22_001_231)).all())
     if date_format is not None or compact:

@@ -12,8 +12,8 @@ import xarray as xr
 from seqdyn.data.columns import Columns, assign_columns, flat_frame, to_numbers
 from seqdyn.data.grid import Grid, build_sequences, place_on_grid, regular_grid
 from seqdyn.data.schema import check_sequences
-from seqdyn.data.stamps import clock_change_hint, localize, read_stamps
-from seqdyn.data.times import check_timezone, wall_clock
+from seqdyn.data.stamps import clock_change_hint, read_zoned_stamps
+from seqdyn.data.times import wall_clock
 
 __all__ = ["from_pandas", "table_to_sequences"]
 
@@ -151,21 +151,10 @@ def _read_times(
     """One stamp per row (naive; UTC where a zone is known) and the zone."""
     if columns.time is None:
         return np.arange(len(frame)), None
-    stamps = read_stamps(frame[columns.time], date_format=date_format)
+    stamps = read_zoned_stamps(frame[columns.time], timezone, date_format=date_format, groups=codes)
     if stamps.note is not None:
         columns.notes.append(stamps.note)
-    if not isinstance(stamps.values, pd.DatetimeIndex):
-        if timezone is not None:
-            raise ValueError(
-                f"timezone={timezone!r} needs dates but the time column {columns.time!r} holds numbers; "
-                "leave timezone= out, or pass date_format='s' if it is Unix time."
-            )
-        return stamps.values, None
-    if stamps.aware:
-        return stamps.values, stamps.timezone if timezone is None else check_timezone(timezone)
-    if timezone is None:
-        return stamps.values, None
-    return localize(stamps.values, timezone, codes), timezone
+    return stamps.values, stamps.timezone
 
 
 def _count_repeats(codes: np.ndarray, stamps: pd.DatetimeIndex | np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ import json
 import logging
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -294,3 +295,43 @@ def test_reading_changes_nothing_in_its_source() -> None:
 
     pd.testing.assert_frame_equal(frame, frame_copy)
     xr.testing.assert_identical(data, copy)
+
+
+def test_unix_time_of_arrays_is_an_instant_and_shown_in_the_zone(tmp_path: Path) -> None:
+    seconds = STAMPS.as_unit("s").asi8
+    np.savez(tmp_path / "a.npz", target=VALUES, time=seconds)
+
+    data = read_sequences(tmp_path / "a.npz", date_format="s", timezone="Europe/Paris")
+
+    np.testing.assert_array_equal(data["time"], STAMPS)
+    assert data["time"].attrs == {"freq": "h", "timezone": "Europe/Paris"}
+    assert read_sequences(VALUES, time=seconds, date_format="s")["time"].attrs == {"freq": "h"}
+    labelled = xr.DataArray(VALUES[0], {"time": seconds}, "time", "y")
+    np.testing.assert_array_equal(read_sequences(labelled, date_format="s")["time"], STAMPS)
+
+
+def test_arrays_of_local_stamps_become_utc() -> None:
+    local = pd.date_range("2024-10-27", periods=6, freq="h", tz="Europe/Paris")
+
+    data = read_sequences(VALUES, time=local.tz_localize(None), timezone="Europe/Paris")
+
+    np.testing.assert_array_equal(data["time"], local.tz_convert("UTC").tz_localize(None))
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+@pytest.mark.parametrize(
+    ("time", "zone", "message"),
+    [
+        (np.arange(6), "Europe/Paris", r"holds numbers; leave timezone= out, or pass date_format='s'"),
+        (STAMPS, "Mars/Olympus", r"timezone='Mars/Olympus' is unknown; use a name such as"),
+        (pd.date_range("2024-03-31", periods=6, freq="h"), "Europe/Paris", r"does not exist in Europe/Paris"),
+    ],
+)
+def test_stamps_that_cannot_lie_in_a_zone_are_refused(
+    time: Any, zone: str, message: str, labelled: bool
+) -> None:
+    source = xr.DataArray(VALUES[0], {"time": time}, "time", "y") if labelled else VALUES
+    arguments = {} if labelled else {"time": time}
+
+    with pytest.raises(ValueError, match=message):
+        read_sequences(source, timezone=zone, **arguments)
