@@ -21,12 +21,11 @@ class Tile(NamedTuple):
     start: int  # first step of the window; negative where the series is shorter than a window
     first: int
     stop: int
+    offset: int  # of the start from the first observed step: the same whatever other series are there
 
 
 def to_tensors(data: xr.Dataset, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Checked sequences as ``target`` (M, T, C), zero where missing, and the bool mask ``observed`` (M, T,
-    C).
-    """
+    """Checked sequences as ``target``, zero where missing, and the mask ``observed``, both (M, T, C)."""
     observed = observed_mask(data)
     values = np.where(observed, data[TARGET].values, 0.0)
     return torch.as_tensor(values, dtype=dtype), torch.from_numpy(observed)
@@ -50,19 +49,22 @@ def cover_gaps(observed: np.ndarray, length: int) -> list[Tile]:
     Returns:
         The windows that have a gap among the steps they answer for.
     """
-    steps = observed.shape[1]
-    stride = max(1, length // 2)
-    starts = [*range(0, steps - length, stride), steps - length] if steps > length else [steps - length]
-    centres = np.array(starts) + length / 2
-    edges = [0, *np.ceil((centres[1:] + centres[:-1]) / 2).astype(int).tolist(), steps]
     tiles = []
     for series, mask in enumerate(observed):
         complete, present = np.all(mask, axis=-1), np.flatnonzero(np.any(mask, axis=-1))
         if not len(present):
             continue
         begin, end = int(present[0]), int(present[-1]) + 1
-        for start, first, stop in zip(starts, edges[:-1], edges[1:], strict=True):
-            first, stop = max(first, begin), min(stop, end)
-            if first < stop and not complete[first:stop].all():
-                tiles.append(Tile(series, start, first, stop))
+        for offset, first, stop in _windows(end - begin, length):
+            if not complete[begin + first : begin + stop].all():
+                tiles.append(Tile(series, begin + offset, begin + first, begin + stop, offset))
     return tiles
+
+
+def _windows(steps: int, length: int) -> list[tuple[int, int, int]]:
+    """Start of each window over a series, and the steps it answers for, as (start, first, stop)."""
+    stride = max(1, length // 2)
+    starts = [*range(0, steps - length, stride), steps - length] if steps > length else [steps - length]
+    centres = np.array(starts) + length / 2
+    edges = [0, *np.ceil((centres[1:] + centres[:-1]) / 2).astype(int).tolist(), steps]
+    return list(zip(starts, edges[:-1], edges[1:], strict=True))

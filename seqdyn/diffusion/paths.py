@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -70,9 +70,10 @@ class PathOptions:
             )
         if self.guidance_point not in POINTS:
             raise ValueError(f"guidance_point must be one of {POINTS}, got {self.guidance_point!r}.")
-        if self.guidance_scale is not None and not 0 < self.guidance_scale < float("inf"):
+        scale = self.guidance_scale
+        if scale is not None and not (isinstance(scale, Real) and 0 < scale < float("inf")):
             raise ValueError(
-                f"guidance_scale must be a positive number, got {self.guidance_scale}; "
+                f"guidance_scale must be a positive number, got {scale!r}; "
                 "for draws without guidance pass guidance=None."
             )
 
@@ -87,7 +88,8 @@ class PathOptions:
         """What a result should say about how it was drawn, as netCDF attributes."""
         options: dict[str, Any] = {"guidance": self.guidance or "none", "sampler": self.sampler}
         if self.guidance is not None:
-            options |= {"guidance_scale": self.scale, "guidance_point": self.guidance_point}
+            point = "xt" if self.sampler == "ddim" else self.guidance_point
+            options |= {"guidance_scale": self.scale, "guidance_point": point}
         return options | {"num_steps": "all" if self.num_steps is None else self.num_steps}
 
 
@@ -127,7 +129,9 @@ def draw_paths(
     draws: list[Tensor] = []
     states: list[Tensor] = []
     starts = range(0, num_paths, size)
-    for start in tqdm(starts, desc="sampling", leave=False, disable=not options.progress or len(starts) < 2):
+    for start in tqdm(
+        starts, desc="sampling", leave=False, disable=None if options.progress and len(starts) > 1 else True
+    ):
         paths = torch.arange(start, min(start + size, num_paths))
         series, sample = paths // options.num_samples, paths % options.num_samples
         rows = series.to(target.device)

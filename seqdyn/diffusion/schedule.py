@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import NamedTuple
 
 import torch
@@ -124,9 +124,11 @@ class NoiseSchedule(nn.Module):
         count = total if num_steps is None else num_steps
         if not isinstance(count, Integral) or count < 1 or total % count:
             divisors = [n for n in range(1, total + 1) if total % n == 0]
-            near = sorted(sorted(divisors, key=lambda n: abs(n - count))[:2])
+            near = [1, total]
+            if isinstance(count, Real):
+                near = sorted(sorted(divisors, key=lambda n: abs(n - count))[:2])
             raise ValueError(
-                f"num_steps must divide the {total} diffusion steps, got {num_steps}; "
+                f"num_steps must divide the {total} diffusion steps, got {num_steps!r}; "
                 f"try num_steps={' or '.join(map(str, near))}."
             )
         stride = total // count

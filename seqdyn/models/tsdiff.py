@@ -19,6 +19,7 @@ import xarray as xr
 from torch import Tensor
 
 from seqdyn import __version__
+from seqdyn.data.alike import check_alike
 from seqdyn.data.convert import forecast_dataset
 from seqdyn.data.covariates import known_covariates, window_covariates
 from seqdyn.data.schema import (
@@ -31,6 +32,7 @@ from seqdyn.data.schema import (
     TARGET,
     TIME,
     check_sequences,
+    describe,
 )
 from seqdyn.data.sequences import SequenceDataModule
 from seqdyn.data.tiles import cover_gaps, cut, to_tensors
@@ -111,6 +113,7 @@ class TSDiff(Model):
         batches_per_epoch: int = 128,
         preset: str = "paper",
     ) -> None:
+        lags = lags.tolist() if isinstance(lags, np.ndarray) else lags
         given = {
             name: value for name, value in locals().items() if name not in ("self", "preset", "__class__")
         }
@@ -148,6 +151,8 @@ class TSDiff(Model):
         for part in (data, val):
             if part is not None:
                 self._check(part)
+        if val is not None:
+            check_alike(val, describe(data), "the validation data")
         return SequenceDataModule(
             data,
             length=self.prior_length + self.window_length,
@@ -216,7 +221,8 @@ class TSDiff(Model):
             seed: Seed of the draws; ``None`` takes one from the ambient stream.
             guidance: ``"quantile"``, ``"square"``, or ``None``: draws that ignore the context.
             guidance_scale: Strength; ``None`` is 4.0 for quantile and 0.1 for square guidance.
-            guidance_point: ``"proposal"`` as published, or ``"xt"`` as in the paper and a third cheaper.
+            guidance_point: ``"proposal"`` as published, or ``"xt"`` as in the paper and a third cheaper; DDIM
+                always guides at ``"xt"``.
             sampler: ``"ddpm"`` or the deterministic ``"ddim"``.
             num_steps: Use fewer diffusion steps, a divisor of their number. A longer step guides further:
                 with a fifth of the steps a guidance scale of 1.0 does what 4.0 does with all of them.
@@ -236,6 +242,7 @@ class TSDiff(Model):
             NonFiniteError: If the guided chain diverges.
         """
         self._check(context)
+        check_alike(context, self.data_info)
         options = self._options(
             num_samples,
             seed,
@@ -254,7 +261,8 @@ class TSDiff(Model):
             cut(v, start - self.prior_length, end + horizon) for v in to_tensors(context, self.dtype)
         )
         labels = [(label,) for label in context[SERIES].values.tolist()]
-        _check_history(observed, context[SERIES].values.tolist())
+        remedy = "drop it with data.drop_sel(series=[...]), or use a model with a longer context_length"
+        _check_history(observed, [repr(label) for (label,) in labels], remedy)
         covariates = self._covariates(context, future_covariates, horizon)
         if covariates is not None:
             covariates = cut(covariates, start, end + horizon)
@@ -284,7 +292,7 @@ class TSDiff(Model):
     ) -> xr.Dataset:
         """Draw the missing values of ``data`` given the observed ones, before and after each gap.
 
-        Long series are covered by windows that overlap by half; a value is taken from the window in which it
+        A long series is covered by windows that overlap by half; a value is taken from the window in which it
         lies nearest to the middle. Windows without a gap are not run. Steps before a series begins or after
         it ends stay missing.
 
@@ -309,6 +317,7 @@ class TSDiff(Model):
             NonFiniteError: If the guided chain diverges.
         """
         self._check(data)
+        check_alike(data, self.data_info, "the data")
         if guidance is None:
             raise ValueError("infer needs guidance='quantile' or 'square'; without data use sample().")
         options = self._options(
@@ -335,8 +344,9 @@ class TSDiff(Model):
                 torch.stack([cut(v[m], start - self.prior_length, stop) for m, start, stop in stretches])
                 for v in (target, observed)
             )
-            labels = [(names[m], start) for m, start, _ in stretches]
-            _check_history(mask, [f"{name!r} from step {start}" for name, start in labels])
+            labels = [(names[tile.series], tile.offset) for tile in tiles]
+            remedy = "leave the gap out with data.isel(time=...), or use a model with a longer context_length"
+            _check_history(mask, [f"{name!r}, from its step {start} on," for name, start in labels], remedy)
             if covariates is not None:
                 covariates = torch.stack([cut(covariates[m], start, stop) for m, start, stop in stretches])
             draws, _ = self._draw(values, mask, covariates, labels, options, self.window_length)
@@ -540,19 +550,20 @@ class TSDiff(Model):
         return self.covariate_scaler(covariates.to(device=self.device, dtype=self.dtype))
 
 
-def _check_history(observed: Tensor, names: Sequence[object]) -> None:
+def _check_history(observed: Tensor, names: Sequence[str], remedy: str) -> None:
+    """Refuse a stretch (B, T, C) in which a feature is nowhere observed: its scale is then unknown."""
     empty = ~observed.any(dim=1).all(dim=-1)
     if bool(empty.any()):
-        name = names[int(empty.nonzero()[0])]
         raise ValueError(
-            f"series {name!r} has no observed value of some feature in the {observed.shape[1]} steps the "
-            "model looks at; give more history, drop the series with data.sel(series=[...]), or use a longer "
-            "context_length."
+            f"series {names[int(empty.nonzero()[0])]} has no observed value of some feature in the "
+            f"{observed.shape[1]} steps the model looks at; {remedy}."
         )
 
 
 def _check_trajectory(steps: Sequence[int], reverse: Sequence[tuple[int, int]]) -> tuple[int, ...]:
     visited = {step for step, _ in reverse}
+    if isinstance(steps, int):
+        raise ValueError(f"trajectory_steps must be a list of diffusion steps, got {steps}; try [{steps}].")
     unknown = [step for step in steps if step not in visited]
     if unknown:
         raise ValueError(f"trajectory_steps must be among the steps used, {sorted(visited)}, got {unknown}.")

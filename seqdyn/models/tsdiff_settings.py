@@ -75,6 +75,11 @@ def expand(given: dict[str, Any], preset: str) -> dict[str, Any]:
     lower = values["lower"]
     if lower is not None and not isinstance(lower, Real):
         raise ValueError(f"lower must be a number in the units of the data or None, got {lower!r}; try 0.0.")
+    for name in ("learning_rate", "beta_end"):
+        if not isinstance(values[name], Real):
+            raise ValueError(f"{name} must be a number, got {values[name]!r}.")
+    if not isinstance(values["init_skip"], bool):
+        raise ValueError(f"init_skip must be True or False, got {values['init_skip']!r}.")
     if not values["learning_rate"] > 0:
         raise ValueError(
             f"learning_rate must be positive, got {values['learning_rate']}; the usual value is 1e-3."

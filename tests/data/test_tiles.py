@@ -82,11 +82,11 @@ def test_one_missing_feature_is_a_gap() -> None:
 
 def test_a_series_shorter_than_a_window_lies_at_its_end() -> None:
     # The model sees the history's end where it does in a forecast; what is before the series is unobserved.
-    assert cover_gaps(holes(1, 5, 1, (0, 2)), 8) == [(0, -3, 0, 5)]
+    assert cover_gaps(holes(1, 5, 1, (0, 2)), 8) == [(0, -3, 0, 5, -3)]
 
 
 def test_a_series_as_long_as_a_window_is_one_window() -> None:
-    assert cover_gaps(holes(1, 8, 1, (0, 2)), 8) == [(0, 0, 0, 8)]
+    assert cover_gaps(holes(1, 8, 1, (0, 2)), 8) == [(0, 0, 0, 8, 0)]
 
 
 def test_a_gap_in_the_middle_of_a_long_series_needs_one_window() -> None:
@@ -106,12 +106,13 @@ def test_every_missing_step_is_answered_for_once_by_the_window_in_whose_middle_i
 
     tiles = cover_gaps(observed, length)
 
-    stride = max(1, length // 2)
-    last = steps - length
-    starts = sorted({*range(0, last, stride), last}) if last > 0 else [last]
     answered = np.zeros((30, steps), dtype=int)
-    for series, start, first, stop in tiles:
-        assert start in starts
+    for series, start, first, stop, offset in tiles:
+        begin, *_, end = np.flatnonzero(observed[series].any(axis=1)).tolist() * 2
+        last = end + 1 - begin - length
+        offsets = {*range(0, last, max(1, length // 2)), last} if last > 0 else {last}
+        starts = [begin + other for other in offsets]
+        assert offset in offsets and start == begin + offset
         assert start <= first < stop <= start + length
         assert not observed[series, first:stop].all()
         answered[series, first:stop] += 1
@@ -137,3 +138,14 @@ def test_neighbouring_windows_overlap_by_half_and_the_last_ends_with_the_series(
     assert starts[0] == 0 and starts[-1] == 33 - 8
     assert all(0 < later - earlier <= 4 for earlier, later in pairwise(starts))
     assert [tile.first for tile in tiles[1:]] == [tile.stop for tile in tiles[:-1]]
+
+
+def test_the_windows_of_a_series_do_not_depend_on_the_others() -> None:
+    observed = holes(1, 20, 1, (0, 9))
+    longer = np.zeros((2, 33, 1), dtype=bool)
+    longer[0, 5:25], longer[1] = observed[0], True
+
+    (alone,), (together,) = cover_gaps(observed, 6), cover_gaps(longer, 6)
+
+    assert together.offset == alone.offset
+    assert together[1:4] == tuple(step + 5 for step in alone[1:4])

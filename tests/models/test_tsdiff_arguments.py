@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 
 from seqdyn.data import future_times
+from seqdyn.data.schema import describe
 from seqdyn.models import TSDiff
 
 Make = Callable[..., Any]
@@ -156,7 +157,7 @@ def test_a_series_without_history_is_refused_by_name(make_model: Make, make_data
     data = data.assign(observed=(("series", "time"), mask))
 
     with pytest.raises(
-        ValueError, match=r"series 's1' has no observed value.*drop the series with data.sel\(series="
+        ValueError, match=r"series 's1' has no observed value.*drop it with data.drop_sel\(series="
     ):
         make_model().forecast(data, **DRAW)
 
@@ -167,7 +168,9 @@ def test_a_gap_wider_than_a_window_is_refused_with_its_place(make_model: Make, m
     mask[2, 20:90] = False
     data = data.assign(observed=(("series", "time"), mask))
 
-    with pytest.raises(ValueError, match="'s2' from step .* has no observed value.*longer context_length"):
+    with pytest.raises(
+        ValueError, match="'s2', from its step .* has no observed value.*longer context_length"
+    ):
         make_model().infer(data, **DRAW)
 
 
@@ -248,3 +251,24 @@ def test_series_too_short_to_train_on_are_refused_with_the_lengths(make_model: M
     # Prior 8, context 12, forecast 4.
     with pytest.raises(ValueError, match="a window needs 24 steps, but the longest series"):
         make_model().fit(make_data(steps=23), max_epochs=1, seed=0, enable_progress_bar=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data.assign_coords(feature=["other"]), r"the features \['other'\].*data.sel\(feature="),
+        (lambda data: data.isel(time=slice(None, None, 2)), "frequency .* the training data had 'h'"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["forecast", "infer"])
+def test_data_unlike_the_training_data_are_refused(
+    change: Any, message: str, verb: str, make_model: Make, make_data: Make
+) -> None:
+    data, model = make_data(steps=100), make_model()
+    model.data_info = describe(data)
+    other = change(data)
+    if "freq" in other.time.attrs and other.sizes["time"] < 100:
+        other.time.attrs["freq"] = "2h"
+
+    with pytest.raises(ValueError, match=message):
+        getattr(model, verb)(other, **DRAW)
