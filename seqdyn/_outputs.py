@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,8 @@ __all__ = [
 # A run folder holds what the fit itself writes, and these two.
 SETTINGS = "fit.yaml"
 DATA = "data.nc"
+
+_TEMPORARY = re.compile(r"\..+\.tmp-[0-9a-f]+")  # what an interrupted write leaves
 
 TABLES = (".nc", ".csv")
 PICTURES = (".png", ".pdf", ".svg")
@@ -57,26 +60,30 @@ def check_run(path: Path, resume: bool) -> None:
         return _check_parent(path)
     if not path.is_dir():
         raise ValueError(f"{path} is a file; a run needs a folder: choose another name.")
+    if not _has_begun(path):
+        return None
     found = sorted(entry.name for entry in path.iterdir())
     if SETTINGS in found and not resume:
         raise ValueError(f"{path} already holds a run; go on with it by --resume, or choose another folder.")
-    if found and SETTINGS not in found:
+    if SETTINGS not in found:
         raise ValueError(f"{path} holds {found[0]!r} but no run of seqdyn fit; choose a new or empty folder.")
 
 
 @contextlib.contextmanager
 def run_folder(path: Path, data: xr.Dataset, settings: str) -> Iterator[None]:
-    """Make the folder of a run, with its data and settings, for a fit in the block.
+    """Make the folder of a run, with its settings and data, for a fit in the block.
 
-    A fit that is refused before it wrote anything leaves nothing behind; an interrupted one can be resumed.
+    A fit that is refused before it wrote anything leaves nothing behind; an interrupted one can be resumed,
+    or begun anew if it had not begun.
     """
-    from seqdyn._files import write_file
+    from seqdyn._files import remove_leftovers, write_file
 
     new = not path.exists()
     path.mkdir(exist_ok=True)
-    if not (path / SETTINGS).exists():
+    if not _has_begun(path):
+        remove_leftovers(path)
+        write_file(path / SETTINGS, settings)  # first: data alone may be a file of the user's
         save(data, path / DATA)
-        write_file(path / SETTINGS, settings)
     try:
         yield
     except Exception:
@@ -117,6 +124,13 @@ def draw_forecast(forecast: xr.Dataset, context: xr.Dataset, path: Path) -> None
     axes = plot.forecast(forecast, history=context)
     with replacing(path) as file:
         np.ravel(axes)[0].figure.savefig(file, format=path.suffix[1:])
+
+
+def _has_begun(path: Path) -> bool:
+    """Whether a folder holds more than what a fit writes before it begins, whole or interrupted."""
+    found = {entry.name for entry in path.iterdir()}
+    found = {name for name in found if not _TEMPORARY.fullmatch(name)}
+    return bool(found) and not {SETTINGS} <= found <= {SETTINGS, DATA}
 
 
 def _check_parent(path: Path) -> None:

@@ -17,6 +17,7 @@ import yaml
 
 import seqdyn
 from seqdyn import cli
+from seqdyn._outputs import check_run
 from seqdyn.data import from_pandas, read_sequences, to_netcdf
 
 ROOT = Path(__file__).parents[1]
@@ -266,6 +267,50 @@ def test_a_finished_fit_can_be_continued_by_resume_only(run: Run, csv: Path, tmp
     run(*words, "--resume", "--max-epochs", 3)
 
     assert seqdyn.load(tmp_path / "run").history.sizes["epoch"] == 3
+
+
+KILL_AT = """
+import os, pathlib, sys
+from seqdyn import cli
+from seqdyn.data import convert
+
+def die(*_):
+    os._exit(9)
+
+name = sys.argv.pop(1)
+if name == "writing":
+    convert.xr.Dataset.to_netcdf = lambda data, path, **_: (pathlib.Path(path).write_bytes(b"half"), die())
+else:
+    replace = os.replace
+    os.replace = lambda source, target: die() if pathlib.Path(target).name == name else replace(source, target)
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("moment", ["writing", "model"])
+def test_a_run_killed_before_it_begins_can_begin_again(
+    moment: str, csv: Path, tmp_path: Path, run: Run
+) -> None:
+    folder = tmp_path / "run"
+    words = fit_words(csv, folder)
+    killed = subprocess.run([sys.executable, "-c", KILL_AT, moment, *words], cwd=ROOT, capture_output=True)
+    assert killed.returncode == 9, killed.stderr
+    assert not (folder / "model").exists()
+
+    check_run(folder, resume=True)
+    run(*words)
+
+    assert sorted(os.listdir(folder)) == ["data.nc", "fit.yaml", "model"]
+    assert read_sequences(folder / "data.nc").sizes["time"] == 96
+
+
+def test_a_file_called_data_of_the_users_is_not_overwritten(csv: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "data.nc").write_text("mine")
+
+    assert cli.main(fit_words(csv, tmp_path / "run")) == 2
+
+    assert (tmp_path / "run" / "data.nc").read_text() == "mine"
 
 
 def test_a_data_set_can_be_fitted_by_its_name(run: Run, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from seqdyn._files import replacing
 from seqdyn.data.arrays import from_numpy
 from seqdyn.data.checks import plain
 from seqdyn.data.names import COVARIATES, FEATURE, PARTICLE, SAMPLE, SERIES, TARGET, TIME, X
@@ -160,14 +160,8 @@ def to_netcdf(data: xr.Dataset, path: str | os.PathLike[str]) -> None:
     if not destination.parent.is_dir():
         raise ValueError(f"the folder {str(destination.parent)!r} does not exist; make it first: mkdir -p.")
     written, encoding = _for_netcdf(data)
-    temporary = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        written.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, destination)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(destination) as file:
+        written.to_netcdf(file.name, engine="h5netcdf", encoding=encoding)
 
 
 def _for_netcdf(data: xr.Dataset) -> tuple[xr.Dataset, dict[Any, dict[str, Any]]]:
