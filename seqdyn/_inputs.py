@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +16,12 @@ if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = [
+    "check_trainer_options",
     "command_name",
     "known_sizes",
     "model_class",
     "model_names",
+    "place",
     "read_data",
     "reading_options",
     "run_data",
@@ -53,7 +57,13 @@ def read_data(source: str, values: Mapping[str, Any]) -> xr.Dataset:
     from seqdyn.data import read_sequences
 
     if Path(source).exists():
-        return read_sequences(source, **arguments(read_sequences, values), **values.get("read_options", {}))
+        more = values.get("read_options", {})
+        try:
+            return read_sequences(source, **arguments(read_sequences, values), **more)
+        except TypeError as error:
+            if not more:
+                raise
+            raise ValueError(f"--read-options names what reading {source} does not take: {error}") from error
     if source in datasets.names():
         return datasets.load(source)
     names = ", ".join(datasets.names())
@@ -78,6 +88,40 @@ def run_data(values: Mapping[str, Any], reading: Mapping[str, Any]) -> xr.Datase
     if not path.exists():
         raise ValueError(f"{values['run']} holds a model but no {DATA}; name the data: --data FILE.")
     return read_data(str(path), {})
+
+
+def place(model: Any, values: Mapping[str, Any]) -> None:
+    """Move a network to the device of ``--device``: the GPU if there is one, unless said otherwise.
+
+    Raises:
+        ValueError: If ``cuda`` is asked for and there is no GPU.
+    """
+    if not hasattr(model, "to"):  # a baseline, which has no network
+        return
+    import torch
+
+    device, available = values.get("device", "auto"), torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise ValueError("--device is cuda, but torch finds no GPU here; leave it out, or use --device cpu.")
+    model.to("cuda" if available and device != "cpu" else "cpu")
+
+
+def check_trainer_options(options: Collection[str]) -> None:
+    """Refuse names that Lightning's trainer does not know.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    if not options:
+        return
+    import pytorch_lightning as pl
+
+    known = list(inspect.signature(pl.Trainer).parameters)
+    for name in options:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known[:6])}, ..."
+            raise ValueError(f"--trainer-options names {name!r}, which the trainer does not know; {hint}")
 
 
 def split_future(data: xr.Dataset) -> tuple[xr.Dataset, xr.DataArray | None]:

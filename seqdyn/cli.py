@@ -12,14 +12,16 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from seqdyn import __version__
 from seqdyn._inputs import (
+    check_trainer_options,
     command_name,
     known_sizes,
     model_class,
     model_names,
+    place,
     read_data,
     reading_options,
     run_data,
@@ -36,11 +38,14 @@ from seqdyn._outputs import (
     run_folder,
     save,
 )
+from seqdyn.errors import NonFiniteError, NotFittedError
 
 if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["main"]
+
+_Device = Literal["auto", "cpu", "cuda"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments after the program's name; ``None`` means those of the process.
 
     Returns:
-        Exit status: 0, or 2 after an error, which is one line on standard error.
+        Exit status: 0, or 2 after an error, which is one line on standard error. A mistake of the package
+        itself shows its traceback.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
@@ -70,22 +76,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         except _REFUSALS as error:
             if debug:
                 raise
-            kind = f"{type(error).__name__}: " if isinstance(error, LookupError | MemoryError) else ""
-            return _complain(f"error: {kind}{error}")
+            return _complain(f"error: {error}")
     return 0
 
 
 # What the library raises when a request cannot be met; anything else is our own mistake and shows itself.
-_REFUSALS = (
-    ArithmeticError,
-    ImportError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+_REFUSALS = (ImportError, NonFiniteError, NotFittedError, OSError, ValueError)
 
 
 def _top(argv: Sequence[str]) -> int:
@@ -136,6 +132,7 @@ def _fit(argv: Sequence[str]) -> None:
     values = options.parse(argv)
     run, resume = Path(values["output"]), values.get("resume", False)
     check_run(run, resume)
+    check_trainer_options(values.get("trainer_options", {}))
     data = read_data(values["data"], values)
     model = cls(**{**arguments(cls, known_sizes(data)), **arguments(cls, values)})
 
@@ -160,6 +157,7 @@ def _forecast(argv: Sequence[str]) -> None:
     if output is None and plot is None:
         raise ValueError("the forecast would be lost; give it a file: -o forecast.nc or --plot forecast.png.")
 
+    place(model, values)
     reading = reading_options(values)
     context, covariates = split_future(run_data(values, reading))
     known = {} if covariates is None else arguments(model.forecast, {"future_covariates": covariates})
@@ -179,6 +177,7 @@ def _sample(argv: Sequence[str]) -> None:
     output = Path(values["output"])
     check_file(output, TABLES)
 
+    place(model, values)
     passed = _passed(model.sample, values, options, {})
     if "covariates" in passed:
         passed["covariates"] = passed["covariates"].isel(series=0)  # one window for all draws
@@ -200,6 +199,7 @@ def _evaluate(argv: Sequence[str]) -> None:
     values = options.parse(argv)
     output = _path(values, "output", TABLES)
 
+    place(model, values)
     reading = reading_options(values)
     data, _ = split_future(run_data(values, reading))
     passed = _passed(model.forecast, values, options, reading) | _passed(evaluate, values, options, reading)
@@ -298,6 +298,9 @@ def _run_options(verb: str, argv: Sequence[str], text: str) -> tuple[Options, An
     prog = f"seqdyn {verb}" + (f" {run}" if run else "")
     options = Options(prog, ["run"], text, num_typed=int(run is not None))
     options.add("run", str, "folder that seqdyn fit wrote, or a saved model", required=True)
+    options.add(
+        "device", _Device, "where a network computes; auto takes the GPU if there is one", default="auto"
+    )
     return options, None if run is None else seqdyn.load(run)
 
 
@@ -354,3 +357,7 @@ def _score_table(scores: xr.Dataset) -> list[str]:
     width = max(map(len, rows))
     about = ", ".join(f"{name} {value}" for name, value in scores.attrs.items() if name not in rows)
     return [about, *(f"{name:{width}}  {value:.4g}" for name, value in rows.items())]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

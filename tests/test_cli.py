@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ import yaml
 
 import seqdyn
 from seqdyn import cli
+from seqdyn._inputs import place
 from seqdyn._outputs import check_run
 from seqdyn.data import from_pandas, read_sequences, to_netcdf
 
@@ -282,7 +284,7 @@ if name == "writing":
     convert.xr.Dataset.to_netcdf = lambda data, path, **_: (pathlib.Path(path).write_bytes(b"half"), die())
 else:
     replace = os.replace
-    os.replace = lambda source, target: die() if pathlib.Path(target).name == name else replace(source, target)
+    os.replace = lambda *paths: die() if pathlib.Path(paths[1]).name == name else replace(*paths)
 cli.main()
 """
 
@@ -398,6 +400,14 @@ def fit_words(csv: Path, folder: Path) -> list[str]:
         ("fit seasonal-naive {csv} {columns} {naive} -o {csv}", "is a file; a run needs a folder"),
         ("fit seasonal-naive {csv} {columns} {naive} -o {tmp}", "holds 'my.csv' but no run"),
         ("fit tsdiff {csv} {columns} -o {new}", "prediction_length"),
+        (
+            "fit seasonal-naive {csv} {columns} {naive} -o {new} --read-options.colums y",
+            "--read-options names what reading",
+        ),
+        (
+            "fit tsdiff {csv} --prediction-length 4 --lower 0 -o {new} --trainer-options.acelerator cpu",
+            "names 'acelerator', which the trainer does not know; did you mean accelerator?",
+        ),
         ("forecast", "name the folder of a run or model: seqdyn forecast RUN"),
         ("forecast {tmp} -o {tmp}/f.nc", "is not a model folder"),
         ("forecast nowhere -o {tmp}/f.nc", "there is no model folder at nowhere"),
@@ -458,3 +468,63 @@ def test_an_error_with_a_fitted_model_is_one_line(
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not a model folder"):
         cli.main(["forecast", str(tmp_path), "-o", "f.nc", "--debug"])
+
+
+def test_a_mistake_of_ours_shows_its_traceback(naive: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(seqdyn.models.SeasonalNaive, "forecast", broken)
+
+    with pytest.raises(KeyError, match="a bug"):
+        cli.main(["forecast", str(naive), "-o", str(tmp_path / "f.nc")])
+
+
+class Network:
+    device = "cpu"
+
+    def to(self, device: str) -> None:
+        self.device = device
+
+
+@pytest.mark.parametrize(
+    ("asked", "has_gpu", "device"),
+    [
+        ({}, True, "cuda"),
+        ({}, False, "cpu"),
+        ({"device": "cpu"}, True, "cpu"),
+        ({"device": "cuda"}, True, "cuda"),
+    ],
+)
+def test_a_network_computes_on_the_gpu_if_there_is_one(
+    asked: dict[str, str], has_gpu: bool, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: has_gpu)
+    model = Network()
+
+    place(model, asked)
+
+    assert model.device == device
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
+    with pytest.raises(ValueError, match="torch finds no GPU here; leave it out, or use --device cpu"):
+        place(Network(), {"device": "cuda"})
+
+
+def test_the_device_is_an_option_of_all_that_computes(run: Run, naive: Path, tmp_path: Path) -> None:
+    run("forecast", naive, "-o", tmp_path / "f.nc", "--num-samples", 1, "--device", "cpu")
+
+    assert yaml.safe_load((tmp_path / "f.yaml").read_text())["device"] == "cpu"
+    assert all("--device" in run(verb, naive, "--help") for verb in ("forecast", "evaluate"))
+
+
+@pytest.mark.parametrize("module", ["seqdyn", "seqdyn.cli"])
+def test_the_package_runs_as_a_module(module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--version"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == f"seqdyn {seqdyn.__version__}\n"

@@ -18,7 +18,7 @@ LAYERS = [
     {"data", "datasets"},
     {"train"},
     {"models"},
-    {"cli", "demo"},  # and other private modules, which are theirs
+    {"__main__", "cli", "demo"},  # and other private modules, which are theirs
 ]
 # They stand beside the models, never on them.
 BESIDE = {"analysis", "metrics", "plot"}
