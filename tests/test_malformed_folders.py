@@ -188,6 +188,7 @@ HYPERPARAMETERS: dict[str, tuple[dict[str, Any], str]] = {
 def test_hyperparameters_that_do_not_fit_the_weights_are_refused(case: str, tmp_path: Path) -> None:
     changes, message = HYPERPARAMETERS[case]
     model = small_model()
+    model.was_trained = True
     model.save(tmp_path / "model")
     rewrite(tmp_path / "model", hyperparameters={**dict(model.hparams), **changes})
 

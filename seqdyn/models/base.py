@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from seqdyn._files import plain_data
+from seqdyn.errors import NotFittedError
 from seqdyn.persistence import Record, read_folder, write_folder
 from seqdyn.rng import fork_rng
 from seqdyn.train.fit import fit_model
@@ -45,6 +46,7 @@ class Model(pl.LightningModule, abc.ABC):
     history: xr.Dataset | None = None
     data_info: dict[str, Any] | None = None
     gradient_clip_val: float | None = None
+    _has_weights = False
     _handed_in: Mapping[str, Any] = {}
     latest_losses: Mapping[
         str, Tensor
@@ -134,7 +136,9 @@ class Model(pl.LightningModule, abc.ABC):
             The model, in eval mode.
 
         Raises:
-            ValueError: If the data does not fit the model, or ``run_dir`` cannot be used or resumed.
+            TypeError: If an option is none of the trainer's.
+            ValueError: If an argument is out of range, the data does not fit the model, or ``run_dir`` cannot
+                be used or resumed.
             NonFiniteError: If a loss or a gradient leaves the finite numbers.
         """
         if isinstance(data, pl.LightningDataModule) and val is not None:
@@ -155,8 +159,33 @@ class Model(pl.LightningModule, abc.ABC):
 
     @property
     def was_trained(self) -> bool:
-        """Whether a fit, here or by a trainer of your own, has set the weights."""
-        return self.history is not None or self._trainer is not None
+        """Whether a fit, here or by a trainer of your own, or a file has set the weights.
+
+        Set it to ``True`` where they came another way, for instance by ``load_state_dict``.
+        """
+        trainer = self._trainer
+        by_trainer = trainer is not None and (trainer.state.fn == "fit" or trainer.global_step > 0)
+        return self._has_weights or self.history is not None or by_trainer
+
+    @was_trained.setter
+    def was_trained(self, value: bool) -> None:
+        self._has_weights = value
+
+    def require_fitted(self) -> None:
+        """Refuse to go on with weights that are still those of the constructor; verbs call it first.
+
+        Raises:
+            NotFittedError: If the model was neither fitted nor loaded.
+        """
+        if not self.was_trained:
+            name = type(self).__name__
+            raise NotFittedError(
+                f"this {name} was neither fitted nor loaded, its weights are random; call model.fit(data) "
+                "first, or load a fitted one: model = seqdyn.load(path)."
+            )
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._has_weights = True  # one of Lightning's
 
     def reinitialize(self) -> None:
         """Draw all parameters anew, as the constructor does; modules handed in by the user keep theirs."""
@@ -167,8 +196,10 @@ class Model(pl.LightningModule, abc.ABC):
         """Write the model as a folder, atomically: ``model.safetensors`` and ``model.json``, no pickle.
 
         Raises:
+            NotFittedError: If the model was neither fitted nor loaded.
             ValueError: If ``path`` holds something that is not a model.
         """
+        self.require_fitted()
         info = {"data_info": self.data_info, "history": history_to_json(self.history)}
         write_folder(path, Record(type(self).__name__, dict(self.hparams), self.state_dict(), info))
 
@@ -206,4 +237,5 @@ class Model(pl.LightningModule, abc.ABC):
         self.load_state_dict(record.tensors)
         self.data_info = record.info.get("data_info")
         self.history = history_from_json(record.info.get("history"))
+        self._has_weights = True
         self.eval()

@@ -58,11 +58,13 @@ def make_data() -> Callable[..., xr.Dataset]:
 
 @pytest.fixture(scope="session")
 def make_model() -> Callable[..., TSDiff]:
-    """Small models that were not trained."""
+    """Small models that were not trained; ``fitted`` says that they were, so that their verbs work."""
 
-    def make(**changes: Any) -> TSDiff:
+    def make(fitted: bool = True, **changes: Any) -> TSDiff:
         with fork_rng(1):
-            return TSDiff(**{**SMALL, **changes}).eval()
+            model = TSDiff(**{**SMALL, **changes}).eval()
+        model.was_trained = fitted
+        return model
 
     return make
 

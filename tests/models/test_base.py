@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import seqdyn
 from seqdyn.data.sequences import SequenceDataModule
+from seqdyn.errors import NotFittedError
 from seqdyn.models.base import Model
 from seqdyn.persistence import Record, write_folder
 from seqdyn.rng import fork_rng
@@ -175,15 +176,35 @@ def test_a_loaded_model_is_the_saved_one(data: xr.Dataset, tmp_path: Path) -> No
     xr.testing.assert_identical(loaded.history, model.history)
 
 
-def test_an_unfitted_model_can_be_saved(tmp_path: Path) -> None:
-    model = Smooth()
+def test_an_unfitted_model_is_not_saved(tmp_path: Path) -> None:
+    message = r"this Smooth was neither fitted nor loaded, .* call model.fit\(data\) first, or load"
+    with pytest.raises(NotFittedError, match=message):
+        Smooth().save(tmp_path / "model")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def plain_trainer(max_epochs: int) -> pl.Trainer:
+    return pl.Trainer(
+        max_epochs=max_epochs, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, accelerator="cpu",
+    )  # fmt: skip
+
+
+def test_a_fit_by_a_plain_trainer_counts_and_a_validation_does_not(data: xr.Dataset, tmp_path: Path) -> None:
+    model, trainer = Smooth(), plain_trainer(1)
+    plain_trainer(1).validate(model, model.datamodule(data, data), verbose=False)
+    assert not model.was_trained
+
+    trainer.fit(model, model.datamodule(data, data))
     model.save(tmp_path / "model")
 
     loaded = Smooth.load(tmp_path / "model")
-
-    assert equal(loaded, model)
-    assert loaded.history is None and loaded.data_info is None
-    assert not loaded.was_trained
+    assert equal(loaded, model) and loaded.history is None and loaded.data_info is None
+    loaded.require_fitted()
+    loaded.save(tmp_path / "again")
+    trainer.save_checkpoint(tmp_path / "lightning.ckpt")
+    assert Smooth.load_from_checkpoint(tmp_path / "lightning.ckpt").was_trained
 
 
 def test_a_network_of_the_users_is_handed_in_again(data: xr.Dataset, tmp_path: Path) -> None:
@@ -211,7 +232,9 @@ def test_another_class_is_named(tmp_path: Path) -> None:
 
 
 def test_a_class_of_the_users_is_not_in_the_namespace(tmp_path: Path) -> None:
-    Smooth().save(tmp_path / "model")
+    model = Smooth()
+    model.was_trained = True
+    model.save(tmp_path / "model")
 
     with pytest.raises(
         ValueError, match=r"holds a 'Smooth', .* for a class of your own use YourModel.load\(path\)"
