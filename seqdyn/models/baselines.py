@@ -54,6 +54,7 @@ class _Baseline(abc.ABC):
         max_epochs: int | None = None,
         seed: int | None = None,
         run_dir: str | os.PathLike[str] | None = None,
+        resume: bool = False,
     ) -> Self:
         """Learn from ``data``, in closed form.
 
@@ -61,7 +62,8 @@ class _Baseline(abc.ABC):
             data: Sequences ``target (series, time, feature)``.
             max_epochs: Accepted as by every model; there are no epochs here.
             seed: Accepted as by every model; nothing is drawn here.
-            run_dir: Folder in which the fitted baseline is saved, as ``model``.
+            run_dir: Folder in which the fitted baseline is saved, as ``model``; an earlier one is replaced.
+            resume: Accepted as by every model; there is nothing to go on with, the fit is made again.
 
         Returns:
             The fitted baseline.
@@ -101,14 +103,25 @@ class _Baseline(abc.ABC):
             NotFittedError: If ``fit`` was not called.
             ValueError: If the context is malformed, too short, or unlike the training data.
         """
-        if self.data_info is None:
-            raise NotFittedError(f"this {type(self).__name__} is not fitted; call fit(data) first.")
+        self.require_fitted()
         if num_samples < 1:
             raise ValueError(f"num_samples must be at least 1, got {num_samples}; 100 is usual.")
         check_sequences(context, min_length=self._min_length())
         self._check_like_training(context)
         values = self._draw(context, num_samples, seed)
         return forecast_dataset(values, context, model=type(self).__name__, seed=seed)
+
+    def require_fitted(self) -> None:
+        """Refuse to go on without training data; verbs call it first.
+
+        Raises:
+            NotFittedError: If the baseline was neither fitted nor loaded.
+        """
+        if self.data_info is None:
+            raise NotFittedError(
+                f"this {type(self).__name__} was neither fitted nor loaded; call model.fit(data) first, or "
+                "load a fitted one: model = seqdyn.load(path)."
+            )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the baseline as a model folder, atomically.
@@ -117,20 +130,27 @@ class _Baseline(abc.ABC):
             NotFittedError: If ``fit`` was not called.
             ValueError: If ``path`` holds something that is not a model.
         """
-        if self.data_info is None:
-            raise NotFittedError(
-                f"this {type(self).__name__} is not fitted; call fit(data) before save(path)."
-            )
+        self.require_fitted()
         info = {"data_info": self.data_info}
         write_folder(path, Record(type(self).__name__, self.hyperparameters, self._tensors, info))
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
+    def load(cls, path: str | os.PathLike[str], **modules: Any) -> Self:
         """Read what :meth:`save` wrote.
 
+        Args:
+            path: Folder that :meth:`save` wrote, or the ``run_dir`` of a fit.
+            **modules: Accepted as by every model; a baseline is built of no networks, so that there are none.
+
         Raises:
-            ValueError: If the folder is missing, damaged, foreign, newer, or holds another class.
+            ValueError: If the folder is missing, damaged, foreign, newer, or holds another class; if networks
+                are handed in.
         """
+        if modules:
+            raise ValueError(
+                f"a {cls.__name__} is built of no networks; leave out {', '.join(modules)}: "
+                f"{cls.__name__}.load({str(path)!r})."
+            )
         record = read_folder(path)
         if record.class_name != cls.__name__:
             raise ValueError(

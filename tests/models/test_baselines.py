@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+import seqdyn
 from seqdyn.data import from_numpy, read_sequences
 from seqdyn.errors import NotFittedError
 from seqdyn.metrics import Forecaster, crps, evaluate
@@ -318,7 +319,8 @@ def test_saved_and_loaded_it_forecasts_the_same(fitted: Any, data: xr.Dataset, t
 
 
 def test_a_run_folder_holds_the_model(data: xr.Dataset, tmp_path: Path) -> None:
-    model = SeasonalNaive(4, 6).fit(data, run_dir=tmp_path / "run")
+    SeasonalNaive(8, 6).fit(data, run_dir=tmp_path / "run")
+    model = SeasonalNaive(4, 6).fit(data, run_dir=tmp_path / "run", resume=True)  # as other models are called
 
     xr.testing.assert_identical(SeasonalNaive.load(tmp_path / "run").forecast(data), model.forecast(data))
 
@@ -328,6 +330,13 @@ def test_another_class_is_refused(data: xr.Dataset, tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match=r"holds a SeasonalNaive, not a LinearForecaster; use seqdyn.load"):
         LinearForecaster.load(tmp_path / "model")
+
+
+def test_networks_are_refused_at_loading(fitted: Any, data: xr.Dataset, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "model")
+
+    with pytest.raises(ValueError, match=r"is built of no networks; leave out encoder: \w+.load\("):
+        seqdyn.load(tmp_path / "model", encoder=None)
 
 
 @pytest.mark.parametrize("value", [0.0, 7.0, -2.5])
@@ -358,9 +367,10 @@ def test_integers_and_float32_are_fine(fitted: Any, data: xr.Dataset) -> None:
 
 def test_an_unfitted_baseline_says_so(data: xr.Dataset, tmp_path: Path) -> None:
     for baseline in BASELINES:
-        with pytest.raises(NotFittedError, match=f"this {type(baseline).__name__} is not fitted; call fit"):
+        message = rf"this {type(baseline).__name__} was neither fitted nor loaded; call model.fit\(data\) first"
+        with pytest.raises(NotFittedError, match=message):
             baseline.forecast(data)
-        with pytest.raises(NotFittedError, match="before save"):
+        with pytest.raises(NotFittedError, match=message):
             baseline.save(tmp_path / "model")
 
 
