@@ -6,12 +6,27 @@ import contextlib
 import hashlib
 import random
 from collections.abc import Iterator, Sequence
+from numbers import Integral
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["NoiseSource", "ambient_seed", "fork_rng"]
+__all__ = ["NoiseSource", "ambient_seed", "check_seed", "fork_rng"]
+
+
+def check_seed(seed: object) -> int:
+    """Return a seed as an int.
+
+    Raises:
+        ValueError: If it is no whole number of 64 bits.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not -(2**63) <= seed < 2**63:
+        raise ValueError(
+            f"seed must be a whole number from -2**63 to 2**63 - 1, or None, got {seed!r}; type for instance "
+            "seed=0."
+        )
+    return int(seed)
 
 
 @contextlib.contextmanager
@@ -22,10 +37,14 @@ def fork_rng(seed: int | None) -> Iterator[None]:
 
     Args:
         seed: Seed of the block; ``None`` leaves the ambient streams running as they are.
+
+    Raises:
+        ValueError: If the seed is no whole number of 64 bits.
     """
     if seed is None:
         yield
         return
+    seed = check_seed(seed)
     numpy_state, python_state = np.random.get_state(), random.getstate()
     try:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
@@ -39,8 +58,12 @@ def fork_rng(seed: int | None) -> Iterator[None]:
 
 
 def ambient_seed(seed: int | None) -> int:
-    """Return ``seed``, or draw one from torch's ambient stream where it is ``None``."""
-    return int(torch.randint(2**62, ()).item()) if seed is None else int(seed)
+    """Return ``seed``, or draw one from torch's ambient stream where it is ``None``.
+
+    Raises:
+        ValueError: If the seed is no whole number of 64 bits.
+    """
+    return int(torch.randint(2**62, ()).item()) if seed is None else check_seed(seed)
 
 
 class NoiseSource:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import re
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from seqdyn.rng import NoiseSource, ambient_seed, fork_rng
+from seqdyn.rng import NoiseSource, ambient_seed, check_seed, fork_rng
 
 
 def draw_everything() -> tuple[float, float, float]:
@@ -163,3 +166,20 @@ def test_noise_leaves_the_global_streams_alone() -> None:
     with fork_rng(9):
         noise([("a", 0)])
         assert draw_everything() == expected
+
+
+@pytest.mark.parametrize("seed", ["0", 1.5, 1.0, True, 2**63, -(2**63) - 1, [1]])
+@pytest.mark.parametrize("use", [ambient_seed, fork_rng])
+def test_a_seed_that_is_no_whole_number_of_64_bits_is_refused(use: Any, seed: Any) -> None:
+    with pytest.raises(ValueError, match=rf"seed must be .*, or None, got {re.escape(repr(seed))}; type"):
+        with contextlib.nullcontext(use(seed)) if use is ambient_seed else use(seed):
+            pass
+
+
+@pytest.mark.parametrize("seed", [np.int64(3), -(2**63), 2**63 - 1])
+def test_every_whole_number_of_64_bits_is_a_seed(seed: int) -> None:
+    assert check_seed(seed) == seed and type(check_seed(seed)) is int
+    with fork_rng(seed):
+        first = draw_everything()
+    with fork_rng(seed):
+        assert draw_everything() == first

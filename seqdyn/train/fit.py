@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import logging
 import os
+from collections.abc import Iterable
+from numbers import Integral
 from typing import Any
 
 import pytorch_lightning as pl
@@ -36,9 +40,11 @@ def fit_model(
     The caller has entered ``fork_rng(seed)``.
 
     Raises:
+        TypeError: If an option is none of the trainer's.
         ValueError: If an argument is out of range, or ``run_dir`` cannot be used or resumed.
         NonFiniteError: If a loss or a gradient leaves the finite numbers.
     """
+    _check_options(trainer_options, type(model).fit)
     _check_arguments(max_epochs, run_dir, resume, checkpoint_every, trainer_options.get("max_steps", -1))
     run = None
     if run_dir is not None:
@@ -74,9 +80,10 @@ def fit_model(
 def _check_arguments(
     max_epochs: int, run_dir: Any, resume: bool, checkpoint_every: int | None, max_steps: int
 ) -> None:
-    if max_epochs < 1 and max_epochs != -1:
+    if not _is_count(max_epochs) and max_epochs != -1:
         raise ValueError(
-            f"max_epochs must be at least 1, got {max_epochs}; -1 goes on until max_time= or max_steps=."
+            f"max_epochs must be a whole number, at least 1, got {max_epochs!r}; -1 goes on until max_time= or "
+            "max_steps=."
         )
     if run_dir is None and (resume or checkpoint_every is not None):
         name = "resume=True" if resume else f"checkpoint_every={checkpoint_every}"
@@ -87,10 +94,32 @@ def _check_arguments(
             f"max_steps={max_steps} cannot be resumed exactly; say how long to train with max_epochs, or "
             "leave run_dir out."
         )
-    if checkpoint_every is not None and checkpoint_every < 1:
+    if checkpoint_every is not None and not _is_count(checkpoint_every):
         raise ValueError(
-            f"checkpoint_every must be at least 1 batch, got {checkpoint_every}; None writes one an epoch."
+            f"checkpoint_every must be a whole number of batches, at least 1, got {checkpoint_every!r}; None "
+            "writes one an epoch."
         )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
+
+
+def _check_options(options: Iterable[str], fit: Any) -> None:
+    """Refuse what neither ``fit`` nor the trainer knows."""
+    own, trainers = (
+        [name for name, p in inspect.signature(f).parameters.items() if p.kind is not p.VAR_KEYWORD]
+        for f in (fit, pl.Trainer.__init__)
+    )
+    own, trainers = own[2:], trainers[1:]  # without self and data
+    for name in options:
+        if name not in trainers:
+            near = difflib.get_close_matches(name, own) or difflib.get_close_matches(name, trainers)
+            raise TypeError(
+                f"fit has no argument {name!r}{f', did you mean {near[0]!r}' if near else ''}? Its own are "
+                f"{', '.join(own)}; everything else is passed to pytorch_lightning.Trainer, which does not "
+                "know it either."
+            )
 
 
 def _start(model: Any, seed: int | None, run: Run | None) -> str:

@@ -385,15 +385,28 @@ def test_a_plateau_scheduler_cannot_be_resumed_and_says_so(
     [
         ({"resume": True}, r"resume=True needs a folder .*run_dir='runs/first'"),
         ({"checkpoint_every": 5}, "checkpoint_every=5 needs a folder"),
-        ({"checkpoint_every": 0, "run_dir": "run"}, "checkpoint_every must be at least 1 batch, got 0"),
+        ({"checkpoint_every": 0, "run_dir": "run"}, "checkpoint_every must be .* at least 1, got 0;"),
+        ({"checkpoint_every": 1.5, "run_dir": "run"}, "checkpoint_every must be a whole number .* got 1.5;"),
         ({"max_steps": 5, "run_dir": "run"}, "max_steps=5 cannot be resumed exactly; .* leave run_dir out"),
-        ({"max_epochs": 0}, "max_epochs must be at least 1, got 0"),
+        ({"max_epochs": 0}, "max_epochs must be a whole number, at least 1, got 0;"),
+        ({"max_epochs": 1.5}, "max_epochs must be a whole number, at least 1, got 1.5; -1 goes on until"),
+        ({"max_epochs": None}, "max_epochs must be a whole number, at least 1, got None;"),
+        ({"seed": "0"}, "seed must be a whole number .* or None, got '0'; type for instance seed=0"),
+        ({"seed": 1.5}, "seed must be a whole number .* got 1.5"),
+        ({"seed": 2**70}, rf"seed must be a whole number from -2\*\*63 to .* got {2**70}"),
         ({"ema_decay": 1.0}, r"ema_decay must lie in \[0, 1\), got 1.0"),
     ],
 )
 def test_arguments_out_of_range_are_refused(fit: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fit(**options)
+
+
+def test_arguments_that_nobody_knows_are_refused_with_those_of_fit(fit: Any) -> None:
+    with pytest.raises(TypeError, match=r"no argument 'epochs', did you mean 'max_epochs'\? Its own are max_ep"):
+        fit(epochs=3)
+    with pytest.raises(TypeError, match=r"'xyz'\? Its own are .*, seed, .* passed to pytorch_lightning.Trainer"):
+        fit(xyz=1)
 
 
 def test_a_file_is_no_run_folder(fit: Any, tmp_path: Path) -> None:
