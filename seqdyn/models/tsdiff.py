@@ -36,7 +36,7 @@ from seqdyn.data.schema import (
 )
 from seqdyn.data.sequences import SequenceDataModule
 from seqdyn.data.tiles import cover_gaps, cut, to_tensors
-from seqdyn.diffusion.paths import PathOptions, draw_paths
+from seqdyn.diffusion.paths import GUIDANCE_SCALES, PathOptions, draw_paths
 from seqdyn.diffusion.schedule import NoiseSchedule
 from seqdyn.models.base import Model
 from seqdyn.models.tsdiff_settings import expand
@@ -220,12 +220,12 @@ class TSDiff(Model):
             num_samples: Paths per series. With quantile guidance path k aims at level k / (num_samples + 1).
             seed: Seed of the draws; ``None`` takes one from the ambient stream.
             guidance: ``"quantile"``, ``"square"``, or ``None``: draws that ignore the context.
-            guidance_scale: Strength; ``None`` is 4.0 for quantile and 0.1 for square guidance.
+            guidance_scale: Strength; ``None`` is 4.0 for quantile and 0.1 for square guidance, in proportion
+                less with fewer steps.
             guidance_point: ``"proposal"`` as published, or ``"xt"`` as in the paper and a third cheaper; DDIM
                 always guides at ``"xt"``.
             sampler: ``"ddpm"`` or the deterministic ``"ddim"``.
-            num_steps: Use fewer diffusion steps, a divisor of their number. A longer step guides further:
-                with a fifth of the steps a guidance scale of 1.0 does what 4.0 does with all of them.
+            num_steps: Use fewer diffusion steps, a divisor of their number.
             future_covariates: Covariates of the forecast steps, (series, time, covariate), if the model uses
                 them.
             trajectory_steps: Diffusion steps after which to keep the state of the forecast steps, as
@@ -301,7 +301,8 @@ class TSDiff(Model):
             num_samples: Draws per missing value.
             seed: Seed of the draws; ``None`` takes one from the ambient stream.
             guidance: ``"quantile"`` or ``"square"``.
-            guidance_scale: Strength; ``None`` is 4.0 for quantile and 0.1 for square guidance.
+            guidance_scale: Strength; ``None`` is 4.0 for quantile and 0.1 for square guidance, in proportion
+                less with fewer steps.
             guidance_point: ``"proposal"`` or ``"xt"``, see :meth:`forecast`.
             sampler: ``"ddpm"`` or ``"ddim"``.
             num_steps: Use fewer diffusion steps, a divisor of their number.
@@ -487,7 +488,10 @@ class TSDiff(Model):
     ) -> PathOptions:
         if batch_size is None:
             batch_size = self.network.windows_at_a_time(self.device)
-        self.schedule.reverse_steps(num_steps)  # refuses a number that does not divide
+        share = len(self.schedule.reverse_steps(num_steps)) / self.hparams.num_diffusion_steps
+        if guidance_scale is None and guidance in GUIDANCE_SCALES:
+            # A longer step guides further: at the full scale it would overshoot the observations.
+            guidance_scale = GUIDANCE_SCALES[guidance] * share
         return PathOptions(
             num_samples,
             ambient_seed(seed),

@@ -263,7 +263,7 @@ def test_dims_coordinates_and_what_is_told(make_model: Make, make_data: Make) ->
     np.testing.assert_array_equal(forecast.time, future_times(data, 4))
     expected = {
         "model": "TSDiff", "seed": 0, "seqdyn_version": seqdyn.__version__, "sampler": "ddpm", "num_steps": 5,
-        "guidance": "square", "guidance_scale": 0.1, "guidance_point": "proposal",
+        "guidance": "square", "guidance_scale": 0.05, "guidance_point": "proposal",
     }  # fmt: skip
     assert forecast.attrs == expected
 
@@ -468,3 +468,16 @@ def test_fit_and_forecast_on_a_gpu_agree_with_the_processor(make_model: Make, ma
     double = model.double()
     exact = [double.to(device).forecast(data, **options) for device in ("cuda", "cpu")]
     assert largest_difference(exact[0], exact[1], data) < 1e-8
+
+
+@pytest.mark.parametrize(("guidance", "full"), [("quantile", 4.0), ("square", 0.1)])
+@pytest.mark.parametrize(("num_steps", "share"), [(None, 1.0), (5, 0.5)])
+def test_the_default_guidance_is_in_proportion_to_the_number_of_steps(
+    guidance: str, full: float, num_steps: int | None, share: float, make_model: Make, make_data: Make
+) -> None:
+    # The chain has ten steps; a step of two guides twice as far.
+    draw = {**DRAW, "guidance": guidance, "num_steps": num_steps}
+
+    forecast = make_model().forecast(make_data(), **draw)
+
+    assert forecast.attrs["guidance_scale"] == pytest.approx(full * share)
