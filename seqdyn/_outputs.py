@@ -21,6 +21,7 @@ __all__ = [
     "check_file",
     "check_run",
     "draw_forecast",
+    "in_local_time",
     "run_folder",
     "save",
 ]
@@ -109,6 +110,13 @@ def save(data: xr.Dataset | pd.DataFrame, path: Path, settings: str | None = Non
         write_file(path, table.to_csv(index=any(name is not None for name in table.index.names)))
     if settings is not None:
         write_file(path.with_suffix(".yaml"), settings)
+
+
+def in_local_time(table: pd.DataFrame, time: xr.DataArray) -> pd.DataFrame:
+    """A table with its columns of UTC stamps in the zone that ``time`` names, if it names one."""
+    zone = time.attrs.get("timezone")
+    stamps = {} if zone is None else table.select_dtypes("datetime")
+    return table.assign(**{name: stamps[name].dt.tz_localize("UTC").dt.tz_convert(zone) for name in stamps})
 
 
 def draw_forecast(forecast: xr.Dataset, context: xr.Dataset, path: Path) -> None:

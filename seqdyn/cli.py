@@ -35,6 +35,7 @@ from seqdyn._outputs import (
     check_file,
     check_run,
     draw_forecast,
+    in_local_time,
     run_folder,
     save,
 )
@@ -206,8 +207,8 @@ def _evaluate(argv: Sequence[str]) -> None:
     scores = evaluate(model, data, **passed)
     if output is not None:
         # A table holds the scores of each series and window, netCDF also the sums that they are formed from.
-        table = pool(scores, []).drop_dims("level")
-        save(scores if output.suffix == ".nc" else table.to_dataframe(), output, options.dump(values))
+        table = in_local_time(pool(scores, []).drop_dims("level").to_dataframe(), scores["start"])
+        save(scores if output.suffix == ".nc" else table, output, options.dump(values))
     _say(*_score_table(scores), *_written(output))
 
 

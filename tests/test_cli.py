@@ -178,6 +178,17 @@ def test_evaluation_prints_the_pooled_scores_and_writes_those_of_each_window(
     assert table["nd"].notna().sum() == 3
 
 
+def test_a_table_of_scores_is_in_the_time_of_the_data(run: Run, csv: Path, tmp_path: Path) -> None:
+    words = [*COLUMNS, *NAIVE, "--timezone", "Europe/Paris", "--holdout", 24, "-o", tmp_path / "run"]
+    run("fit", "seasonal-naive", csv, *words)
+
+    run("evaluate", tmp_path / "run", "--num-windows", 1, "--num-samples", 1, "-o", tmp_path / "s.csv")
+
+    table = pd.read_csv(tmp_path / "s.csv")
+    assert set(table["start"]) == {"2024-01-04 00:00:00+01:00"}
+    assert set(table["end"]) == {"2024-01-04 23:00:00+01:00"}
+
+
 def test_evaluation_on_the_training_data_warns(naive: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["evaluate", str(naive), "--num-windows", "1", "--num-samples", "1"]) == 0
 

@@ -4,10 +4,12 @@ them."""
 from __future__ import annotations
 
 import inspect
+import numbers
 import warnings
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from seqdyn.data.schema import (
@@ -73,10 +75,11 @@ def evaluate(
         ``abs_target``, ``num_observed``, ``abs_error``, ``squared_error``, ``crps_sample (series, window)``,
         ``covered`` and ``interval_width (series, window, level)``; scores ``energy_score (series, window)``
         and ``pit (series, time, feature)``; coordinates ``start`` and ``end (window)``, first and last time
-        of each window. ``attrs`` say what was evaluated and hold the scores of :func:`seqdyn.metrics.pool`
-        over everything, in which ratios are formed after summing: ``crps``, ``nd``, ``nrmse``,
-        ``crps_sample``, ``energy_score``, ``coverage_50``, ``coverage_80``, ``coverage_90`` and
-        ``interval_width_80``. A pooled score whose denominator is zero is NaN.
+        of each window, in UTC where their ``attrs`` name the ``timezone`` of the data. ``attrs`` say what was
+        evaluated and hold the scores of :func:`seqdyn.metrics.pool` over everything, in which ratios are
+        formed after summing: ``crps``, ``nd``, ``nrmse``, ``crps_sample``, ``energy_score``, ``coverage_50``,
+        ``coverage_80``, ``coverage_90`` and ``interval_width_80``. A pooled score whose denominator is
+        zero is NaN.
 
     Raises:
         TypeError: If the model cannot forecast.
@@ -126,15 +129,21 @@ def _plan(
     progress: bool,
     options: dict[str, Any],
 ) -> _Plan:
+    if inspect.isclass(model):
+        raise TypeError(
+            f"evaluate needs a fitted model, got the class {model.__name__}; pass an object, such as "
+            f"{model.__name__}(...).fit(data) or seqdyn.load(FOLDER)."
+        )
     if not isinstance(model, Forecaster):
         raise TypeError(
             f"{type(model).__name__} has no method 'forecast', so it cannot be evaluated; "
             "pass a model with forecast(context, *, num_samples, seed)."
         )
     check_sequences(data)
-    if num_windows < 1:
+    if not isinstance(num_windows, numbers.Integral) or num_windows < 1:
         raise ValueError(
-            f"num_windows must be at least 1, got {num_windows}; pass num_windows=1 for the last window."
+            f"num_windows must be an integer of at least 1, got {num_windows!r}; pass num_windows=1 for the "
+            "last window."
         )
     parameters = inspect.signature(model.forecast).parameters
     length = _window_length(model, prediction_length)
@@ -162,6 +171,10 @@ def _window_length(model: object, prediction_length: int | None) -> int:
             f"{type(model).__name__} states no prediction_length, so the length of a window is unknown; "
             "pass it: evaluate(model, data, prediction_length=24, ...)."
         )
+    if not isinstance(length, numbers.Integral):
+        raise ValueError(
+            f"prediction_length must be an integer, got {length!r}; a window is made of whole steps."
+        )
     if length < 1 or (own is not None and length > own):
         limit = "at least 1" if own is None else f"between 1 and {own}, the model's own"
         raise ValueError(
@@ -171,13 +184,15 @@ def _window_length(model: object, prediction_length: int | None) -> int:
 
 
 def _warn_if_trained_on(model: object, data: xr.Dataset, first: int) -> None:
-    trained_to = (getattr(model, "data_info", None) or {}).get("time_end")
-    start = data[TIME].values[first]
-    if trained_to is None or isinstance(trained_to, str) != (start.dtype.kind == "M"):
+    info, start = getattr(model, "data_info", None) or {}, data[TIME].values[first]
+    ends = [info[name] for name in ("time_end", "val_time_end") if info.get(name) is not None]
+    if not ends or any(isinstance(end, str) != (start.dtype.kind == "M") for end in ends):
         return  # unknown, or another kind of clock
-    if (np.datetime64(trained_to) if isinstance(trained_to, str) else trained_to) >= start:
+    seen_to = max(ends, key=lambda end: np.datetime64(end) if isinstance(end, str) else end)
+    if (np.datetime64(seen_to) if isinstance(seen_to, str) else seen_to) >= start:
         warnings.warn(
-            f"the model was trained on data up to {trained_to}, but the first window starts at {start}: "
+            f"the model was trained on data up to {_stamp(seen_to, data)}, but the first window starts "
+            f"at {_stamp(start, data)}: "
             "scores of windows it has seen are too good. Train on "
             "data.isel(time=slice(0, -num_windows * prediction_length)).",
             UserWarning,
@@ -186,11 +201,20 @@ def _warn_if_trained_on(model: object, data: xr.Dataset, first: int) -> None:
 
 
 def _progress(num_windows: int, show: bool) -> Any:
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
-    return tqdm(
-        range(num_windows), desc="evaluate", unit="window", disable=not show or num_windows == 1, leave=False
-    )
+    # None: shown on a terminal and in a notebook, not in a log.
+    disable = None if show and num_windows > 1 else True
+    return tqdm(range(num_windows), desc="evaluate", unit="window", disable=disable, leave=False)
+
+
+def _stamp(value: Any, data: xr.Dataset) -> str:
+    """A time for a message, local and with its offset where the data name a zone."""
+    time = data[TIME]
+    if time.dtype.kind != "M":
+        return str(value)
+    zone = time.attrs.get("timezone")
+    return str(pd.Timestamp(value) if zone is None else pd.Timestamp(value, tz="UTC").tz_convert(zone))
 
 
 def _window_seed(seed: int | None, windows_after: int) -> int | None:
@@ -206,7 +230,7 @@ def _window_seed(seed: int | None, windows_after: int) -> int | None:
 
 def _check_observed(data: xr.Dataset, first: int) -> None:
     """Refuse windows in which nothing is observed, and a series that begins in one."""
-    observed, start = observed_mask(data), data[TIME].values[first]
+    observed, start = observed_mask(data), _stamp(data[TIME].values[first], data)
     if not observed[:, first:].any():
         raise ValueError(
             f"no value is observed in the windows from {start} on, so there is nothing to score; cut them "
@@ -230,7 +254,7 @@ def _forecast(
     forecast = model.forecast(context, num_samples=num_samples, seed=seed, **plan.options, **extra)[TARGET]
     if forecast.sizes[TIME] < plan.length:
         raise ValueError(
-            f"the forecast for the window starting at {data[TIME].values[steps.start]} has "
+            f"the forecast for the window starting at {_stamp(data[TIME].values[steps.start], data)} has "
             f"{forecast.sizes[TIME]} steps, but a window has {plan.length}; "
             f"pass prediction_length={forecast.sizes[TIME]}."
         )
@@ -247,14 +271,15 @@ def _assemble(windows: list[xr.Dataset], data: xr.Dataset, plan: _Plan) -> xr.Da
         join="exact",
     )
     starts = [plan.steps(index).start for index in range(len(windows))]
-    times = data[TIME].values
+    times, zone = data[TIME].values, data[TIME].attrs.get("timezone")
+    attrs = {} if zone is None else {"timezone": zone}
     scores = sums.transpose(SERIES, WINDOW, ...).merge(cells)
     scores[TIME].attrs = dict(data[TIME].attrs)
     return scores.assign_coords(
         {
             WINDOW: np.arange(len(windows)),
-            "start": (WINDOW, times[starts]),
-            "end": (WINDOW, times[[start + plan.length - 1 for start in starts]]),
+            "start": (WINDOW, times[starts], attrs),
+            "end": (WINDOW, times[[start + plan.length - 1 for start in starts]], attrs),
         }
     )
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -305,6 +307,16 @@ def test_it_warns_if_the_model_has_seen_the_windows(
             evaluate(model, data)
 
 
+def test_it_warns_if_validation_has_seen_the_windows(data: xr.Dataset) -> None:
+    model = Climate()
+    info = describe(data.isel(time=slice(0, 20)))
+    last = describe(data.isel(time=slice(0, 33)))["time_end"]
+    model.data_info = {**info, "val_time_end": last}  # type: ignore[attr-defined]
+
+    with pytest.warns(UserWarning, match=f"trained on data up to {last}, but the first window starts at"):
+        evaluate(model, data)
+
+
 def test_it_warns_on_numeric_time_too(data: xr.Dataset) -> None:
     data = seqdyn.data.from_numpy(data.target.values)
     model = Climate()
@@ -322,7 +334,9 @@ def test_it_warns_on_numeric_time_too(data: xr.Dataset) -> None:
             {"num_windows": 9},
             r"9 windows of 6 steps need more than 54 steps.* have 50; use num_windows=8",
         ),
-        (Climate(), {"num_windows": 0}, r"num_windows must be at least 1"),
+        (Climate(), {"num_windows": 0}, r"num_windows must be an integer of at least 1, got 0"),
+        (Climate(), {"num_windows": 2.0}, r"num_windows must be an integer of at least 1, got 2\.0"),
+        (Climate(), {"prediction_length": 3.0}, r"prediction_length must be an integer, got 3\.0"),
         (Climate(), {"prediction_length": 7}, r"between 1 and 6, the model's own, got 7"),
         (Climate(None), {}, r"Climate states no prediction_length.*pass it: evaluate"),
         (
@@ -358,10 +372,37 @@ def test_malformed_data_are_refused(data: xr.Dataset) -> None:
         evaluate(Climate(), data.transpose("time", "series", "feature"))
 
 
-def test_a_bar_is_shown_on_request_only(data: xr.Dataset, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_class_is_no_model(data: xr.Dataset) -> None:
+    with pytest.raises(
+        TypeError, match=r"got the class Climate; pass an object, such as Climate\(\.\.\.\)\.fit"
+    ):
+        evaluate(Climate, data)
+
+
+def test_times_in_messages_are_local_and_coordinates_say_their_zone() -> None:
+    local = pd.date_range("2024-03-01", periods=50, freq="h", tz="Europe/Paris")
+    data = seqdyn.data.from_numpy(np.ones((2, 50)), time=local)
+    model = Climate()
+    model.data_info = describe(data)  # type: ignore[attr-defined]
+
+    with pytest.warns(
+        UserWarning,
+        match=r"up to 2024-03-03 01:00:00\+01:00, .*starts at 2024-03-02 08:00:00\+01:00",
+    ):
+        scores = evaluate(model, data)
+
+    assert scores["start"].attrs == scores["end"].attrs == {"timezone": "Europe/Paris"}
+    assert scores["start"].values[0] == np.datetime64("2024-03-02T07:00")
+
+
+def test_a_bar_is_shown_on_request_and_on_a_terminal_only(
+    data: xr.Dataset, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     evaluate(Climate(), data)
+    evaluate(Climate(), data, progress=True)
     assert capsys.readouterr().err == ""
 
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     evaluate(Climate(), data, progress=True)
     captured = capsys.readouterr()
     assert "evaluate" in captured.err
