@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from seqdyn.diffusion.denoiser import Denoiser
 from seqdyn.diffusion.guidance import POINTS, QuantileGuidance, SquareGuidance

@@ -240,7 +240,9 @@ class TSDiff(Model):
         Raises:
             ValueError: If data or arguments do not fit the model.
             NonFiniteError: If the guided chain diverges.
+            NotFittedError: If the model was neither fitted nor loaded.
         """
+        self.require_fitted()
         self._check(context)
         check_alike(context, self.data_info)
         options = self._options(
@@ -316,7 +318,9 @@ class TSDiff(Model):
         Raises:
             ValueError: If data or arguments do not fit the model.
             NonFiniteError: If the guided chain diverges.
+            NotFittedError: If the model was neither fitted nor loaded.
         """
+        self.require_fitted()
         self._check(data)
         check_alike(data, self.data_info, "the data")
         if guidance is None:
