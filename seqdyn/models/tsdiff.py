@@ -393,6 +393,7 @@ class TSDiff(Model):
         Raises:
             ValueError: If an argument does not fit the model.
         """
+        self.require_fitted()
         options = self._options(
             num_samples, seed, None, None, "proposal", sampler, num_steps, batch_size, progress
         )

@@ -11,6 +11,7 @@ import xarray as xr
 
 from seqdyn.data import future_times
 from seqdyn.data.schema import describe
+from seqdyn.errors import NotFittedError
 from seqdyn.models import TSDiff
 
 Make = Callable[..., Any]
@@ -272,3 +273,11 @@ def test_data_unlike_the_training_data_are_refused(
 
     with pytest.raises(ValueError, match=message):
         getattr(model, verb)(other, **DRAW)
+
+
+@pytest.mark.parametrize("verb", ["forecast", "infer", "sample"])
+def test_verbs_need_a_fitted_model(verb: str, make_data: Make) -> None:
+    model = TSDiff(context_length=8, prediction_length=4, hidden_size=8, num_blocks=1, state_size=8)
+
+    with pytest.raises(NotFittedError, match=r"call model.fit\(data\)"):
+        getattr(model, verb)(4 if verb == "sample" else make_data())
