@@ -173,12 +173,30 @@ def test_a_saved_model_comes_back_with_identical_forecasts(
         before = torch.get_rng_state()
         loaded = seqdyn.load(tmp_path / "model")
         assert torch.equal(torch.get_rng_state(), before)
+    if isinstance(fitted, Model):  # a fit leaves it on the device, loading on the CPU
+        loaded = loaded.to(fitted.device)
 
     assert type(loaded) is type(fitted)
     xr.testing.assert_identical(forecast(line, loaded, data), forecast(line, fitted, data))
     assert loaded.data_info == fitted.data_info
     if fitted.history is not None:
         xr.testing.assert_identical(loaded.history, fitted.history)
+
+
+def test_a_model_in_double_precision_comes_back_in_it(line: Line, data: xr.Dataset, tmp_path: Path) -> None:
+    model = line.make()
+    if not isinstance(model, Model):
+        pytest.skip("computes with NumPy, in double precision")
+    model.fit(data, max_epochs=1, seed=0, precision="64-true", accelerator="cpu", enable_progress_bar=False)
+    model.save(tmp_path / "model")
+
+    loaded = seqdyn.load(tmp_path / "model")
+
+    assert loaded.dtype == model.dtype == torch.float64
+    for value, expected in zip(loaded.state_dict().values(), model.state_dict().values(), strict=True):
+        assert value.dtype == expected.dtype and torch.equal(value, expected)
+    xr.testing.assert_identical(forecast(line, loaded, data), forecast(line, model, data))
+    assert forecast(line, loaded.float(), data)["target"].dtype == np.float32
 
 
 def test_its_weights_are_safetensors_and_its_description_is_json(fitted: Any, tmp_path: Path) -> None:
@@ -215,9 +233,10 @@ def test_it_works_on_a_gpu(line: Line, fitted: Any, data: xr.Dataset, tmp_path: 
     if not isinstance(fitted, torch.nn.Module):
         pytest.skip("computes with NumPy")
     fitted.save(tmp_path / "model")
-    on_gpu = seqdyn.load(tmp_path / "model").to("cuda")
+    on_cpu, on_gpu = seqdyn.load(tmp_path / "model"), seqdyn.load(tmp_path / "model").to("cuda")
 
-    difference = forecast(line, on_gpu, data) - forecast(line, fitted, data)
+    difference = forecast(line, on_gpu, data) - forecast(line, on_cpu, data)
 
+    assert (on_cpu.device.type, on_gpu.device.type) == ("cpu", "cuda")
     assert float(abs(difference["target"]).quantile(0.99)) < 1e-3
     assert fit(line, data).device.type == "cuda"
