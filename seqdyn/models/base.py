@@ -16,7 +16,7 @@ from torch import Tensor
 from seqdyn._files import plain_data
 from seqdyn.errors import NotFittedError
 from seqdyn.persistence import Record, read_folder, write_folder
-from seqdyn.rng import fork_rng
+from seqdyn.rng import ambient_seed, fork_rng
 from seqdyn.train.fit import fit_model
 from seqdyn.train.history import History, history_from_json, history_to_json
 
@@ -81,7 +81,11 @@ class Model(pl.LightningModule, abc.ABC):
         self._handed_in = {name: value for name, value in given.items() if callable(value)}
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        return self._log("train", batch, self.loss(batch))
+        # Several processes share one random stream, which goes on alike in all of them; the noise of a batch
+        # comes from a stream of each one's own.
+        seed = None if self.trainer.world_size == 1 else ambient_seed(None) + self.global_rank
+        with fork_rng(seed):
+            return self._log("train", batch, self.loss(batch))
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         # Common random numbers: each validation batch sees the same noise every epoch, and the training
@@ -130,10 +134,12 @@ class Model(pl.LightningModule, abc.ABC):
             checkpoint_every: Write a checkpoint every so many batches too, not only after each epoch.
             ema_decay: Keep an exponential moving average of the weights with this decay; it is what is
                 validated, kept and saved.
-            **trainer_options: Passed to :class:`pytorch_lightning.Trainer` verbatim.
+            **trainer_options: Passed to :class:`pytorch_lightning.Trainer` verbatim. With ``strategy="ddp"``
+                and several ``devices`` a script trains in as many processes, which share each batch.
 
         Returns:
-            The model, in eval mode.
+            The model, in eval mode, on the device it was trained on: verbs run where the model is, and
+            ``model.to("cpu")`` moves it. :func:`seqdyn.load` gives models on the CPU.
 
         Raises:
             TypeError: If an option is none of the trainer's.
@@ -233,7 +239,18 @@ class Model(pl.LightningModule, abc.ABC):
         return model
 
     def restore(self, record: Record) -> None:
-        """Take weights, history and description of the data from a record; leaves the model in eval mode."""
+        """Take weights, history and description of the data from a record; leaves the model in eval mode.
+
+        The model is cast to the precision of the record first, so that its draws are those of the saved one.
+        """
+        own = self.state_dict()
+        others = {
+            value.dtype
+            for name, value in record.tensors.items()
+            if name in own and value.is_floating_point() and value.dtype != own[name].dtype
+        }
+        if others:
+            self.to(max(others, key=lambda dtype: dtype.itemsize))
         self.load_state_dict(record.tensors)
         self.data_info = record.info.get("data_info")
         self.history = history_from_json(record.info.get("history"))

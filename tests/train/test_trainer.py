@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import warnings
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -178,6 +179,26 @@ def test_a_trainer_of_the_users_trains_and_logs_too(model_class: Any, data: xr.D
 
     assert {"train_loss", "train_error", "val_loss"} <= trainer.callback_metrics.keys()
     assert model.was_trained
+
+
+def test_each_of_several_processes_draws_noise_of_its_own_from_a_common_stream(
+    model_class: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_class()
+    monkeypatch.setattr(model, "loss", lambda batch: {"loss": float(torch.rand(()))})
+    monkeypatch.setattr(model, "_log", lambda stage, batch, losses: losses["loss"])
+
+    def noise(rank: int, size: int) -> tuple[float, float]:
+        """A draw of the loss and the next one of the common stream."""
+        model._trainer = SimpleNamespace(world_size=size, global_rank=rank)
+        with fork_rng(4):
+            return model.training_step({}, 0), float(torch.rand(()))
+
+    first, second = noise(0, 2), noise(1, 2)
+
+    assert first[0] != second[0] and first[1] == second[1]
+    with fork_rng(4):  # one process draws from the stream itself
+        assert noise(0, 1) == (float(torch.rand(())), float(torch.rand(())))
 
 
 def test_processes_that_cannot_hand_the_history_back_are_refused(model_class: Any, data: xr.Dataset) -> None:
