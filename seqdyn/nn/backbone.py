@@ -70,6 +70,9 @@ class S4Backbone(nn.Module):
         self.encode = nn.Linear(num_channels, hidden_size)
         blocks = [S4Block(hidden_size, length, state_size, num_covariates, kernel) for _ in range(num_blocks)]
         self.blocks: Sequence[S4Block] = nn.ModuleList(blocks)  # type: ignore[assignment]
+        # Nothing reads the last residual: it is kept, as published, and frozen, because training in several
+        # processes waits for the gradient of every parameter that wants one.
+        blocks[-1].residual.requires_grad_(False)
         self.head = nn.Linear(hidden_size, hidden_size)
         self.decode = nn.Linear(hidden_size, num_channels)
 

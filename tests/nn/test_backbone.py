@@ -86,7 +86,7 @@ def test_value_and_gradients_are_those_of_the_definition(options: dict[str, Any]
     x, step, covariates = make_inputs()
     known = covariates if "num_covariates" in options else None
     x.requires_grad_()
-    names, parameters = zip(*network.named_parameters(), strict=True)
+    names, parameters = zip(*((n, p) for n, p in network.named_parameters() if p.requires_grad), strict=True)
 
     value, expected = network(x, step, known), by_definition(network, x, step, known)
 
@@ -116,6 +116,7 @@ def test_the_gradient_reaches_every_parameter_but_those_that_nothing_reads() -> 
 
     unread = {name for name, p in network.named_parameters() if p.grad is None or not bool(p.grad.any())}
     assert unread == {"blocks.2.residual.weight", "blocks.2.residual.bias"}
+    assert unread == {name for name, p in network.named_parameters() if not p.requires_grad}
 
 
 @pytest.mark.parametrize("options", OPTIONS[:3], ids=str)
@@ -127,7 +128,7 @@ def test_a_sum_over_windows_in_parts_is_the_sum_at_once(
     monkeypatch.setattr(network, "windows_at_a_time", lambda device: part_size)
     x, step, covariates = make_inputs()
     known, target = covariates if "num_covariates" in options else None, torch.randn_like(x)
-    parameters = [*network.parameters()]
+    parameters = [p for p in network.parameters() if p.requires_grad]
 
     total = network.sum_over_windows(lambda out, rows: (out - target[rows]).square().sum(), x, step, known)
 

@@ -1,4 +1,4 @@
-"""A fit for test_processes.py: run as a script with a folder, a number of processes and of epochs."""
+"""Fits for test_processes.py: run as a script with a model, a folder, a number of processes and of epochs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from seqdyn.data.sequences import SequenceDataModule
+from seqdyn.models import TSDiff
 from seqdyn.models.base import Model
 
 
@@ -34,8 +35,16 @@ class Reproduce(Model):
         return torch.optim.Adam(self.parameters(), lr=0.01)
 
 
+def tsdiff() -> TSDiff:
+    return TSDiff(
+        context_length=8, prediction_length=4, lags=(), hidden_size=4, num_blocks=2, state_size=4,
+        embedding_size=4, num_diffusion_steps=4, batch_size=4, batches_per_epoch=4,
+    )  # fmt: skip
+
+
 if __name__ == "__main__":
-    folder, processes, epochs = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    model = {"Reproduce": Reproduce, "TSDiff": tsdiff}[sys.argv[1]]()
+    folder, processes, epochs = sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     values = np.random.default_rng(0).standard_normal((3, 60, 1))
     data = xr.Dataset(
         {"target": (("series", "time", "feature"), values)},
@@ -50,6 +59,6 @@ if __name__ == "__main__":
     if processes > 1:
         options |= {"strategy": "ddp", "devices": processes}
     val = data.isel(time=slice(20, None))
-    Reproduce().fit(
+    model.fit(
         data, val=val, max_epochs=epochs, run_dir=folder, resume=True, checkpoint_every=2, **options
     )
