@@ -168,9 +168,15 @@ class Run:
 
 
 def describe_data(datamodule: pl.LightningDataModule) -> dict[str, Any] | None:
-    """Facts of a data module's training data; ``None`` if it holds no sequence dataset."""
-    data = getattr(datamodule, "data", None)
-    return describe(data) if isinstance(data, xr.Dataset) and TARGET in data else None
+    """Facts of a data module's training data, and ``val_time_end``, where its validation data end.
+
+    ``None`` if it holds no sequence dataset.
+    """
+    data, val = (getattr(datamodule, name, None) for name in ("data", "val"))
+    if not isinstance(data, xr.Dataset) or TARGET not in data:
+        return None
+    seen = isinstance(val, xr.Dataset) and TARGET in val
+    return describe(data) | ({"val_time_end": describe(val)["time_end"]} if seen else {})
 
 
 def summarize_data(datamodule: pl.LightningDataModule) -> str:

@@ -150,7 +150,16 @@ def test_a_dataset_and_its_data_module_give_the_same_fit(data: xr.Dataset) -> No
     from_module = Smooth().fit(Smooth().datamodule(data, data), seed=1, **FIT)
 
     assert equal(from_data, from_module)
-    assert from_data.data_info == from_module.data_info == seqdyn.data.schema.describe(data)
+    assert from_data.data_info == from_module.data_info
+
+
+def test_the_data_are_described_with_the_end_of_the_validation_data(data: xr.Dataset) -> None:
+    facts = seqdyn.data.schema.describe(data.isel(time=slice(0, 20)))
+
+    model = Smooth().fit(data.isel(time=slice(0, 20)), val=data.isel(time=slice(8, 28)), **FIT)
+
+    assert model.data_info == facts | {"val_time_end": "2024-01-28"}
+    assert Smooth().fit(data.isel(time=slice(0, 20)), **FIT).data_info == facts
 
 
 def test_validation_data_beside_a_data_module_are_refused(data: xr.Dataset) -> None:
