@@ -82,8 +82,8 @@ def _check_arguments(
 ) -> None:
     if not _is_count(max_epochs) and max_epochs != -1:
         raise ValueError(
-            f"max_epochs must be a whole number, at least 1, got {max_epochs!r}; -1 goes on until max_time= or "
-            "max_steps=."
+            f"max_epochs must be a whole number, at least 1, got {max_epochs!r}; -1 goes on until "
+            "max_time= or max_steps=."
         )
     if run_dir is None and (resume or checkpoint_every is not None):
         name = "resume=True" if resume else f"checkpoint_every={checkpoint_every}"

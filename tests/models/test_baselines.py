@@ -367,7 +367,7 @@ def test_integers_and_float32_are_fine(fitted: Any, data: xr.Dataset) -> None:
 
 def test_an_unfitted_baseline_says_so(data: xr.Dataset, tmp_path: Path) -> None:
     for baseline in BASELINES:
-        message = rf"this {type(baseline).__name__} was neither fitted nor loaded; call model.fit\(data\) first"
+        message = rf"this {type(baseline).__name__} was neither fitted nor loaded; call model.fit\(data\)"
         with pytest.raises(NotFittedError, match=message):
             baseline.forecast(data)
         with pytest.raises(NotFittedError, match=message):
