@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 import matplotlib.dates as mdates
@@ -16,6 +17,12 @@ __all__ = ["COLORS", "figure_legend", "new_axes", "note", "panels", "soften", "t
 
 # Okabe and Ito's palette, told apart with any colour vision; grey for what was known before.
 COLORS = {"forecast": "#0072B2", "truth": "#D55E00", "history": "#777777", "other": "#009E73"}
+
+_MAX_TICKS = {
+    mdates.YEARLY: 5, mdates.MONTHLY: 6, mdates.DAILY: 5, mdates.HOURLY: 6, mdates.MINUTELY: 6,
+    mdates.SECONDLY: 6, mdates.MICROSECONDLY: 5,
+}  # fmt: skip
+_WIDEST_STEPS = {mdates.MONTHLY: 12, mdates.HOURLY: 24, mdates.MINUTELY: 60, mdates.SECONDLY: 60}
 
 
 def panels(
@@ -65,15 +72,25 @@ def time_axis(ax: Axes, time: xr.DataArray) -> None:
     zone, units = time.attrs.get("timezone"), time.attrs.get("units")
     if time.dtype.kind == "M":
         tz = None if zone is None else ZoneInfo(str(zone))
-        locator = mdates.AutoDateLocator(tz=tz, minticks=3, maxticks=5)
+        locator = _date_locator(tz)
         ax.xaxis.set_major_locator(locator)
         ax.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator, tz=tz))
         units = zone
     place = ax.get_subplotspec()
     if place is None or place.is_last_row():
         # The part that all dates share is printed at the right end of the axis, where a label must not reach.
-        loc = "left" if time.dtype.kind == "M" else "center"
+        loc: Literal["left", "center"] = "left" if time.dtype.kind == "M" else "center"
         ax.set_xlabel("time" if units is None else f"time [{units}]", loc=loc)
+
+
+def _date_locator(tz: ZoneInfo | None) -> mdates.AutoDateLocator:
+    """Three to six ticks for any span of time."""
+    locator = mdates.AutoDateLocator(tz=tz, minticks=3, maxticks=_MAX_TICKS)
+    # Between the widest step of one unit and three of the next, matplotlib finds no step and warns: 50 hours
+    # are too many for every 12th and too few for days. One more step closes each gap.
+    for unit, step in _WIDEST_STEPS.items():
+        locator.intervald[unit] = [*locator.intervald[unit], step]
+    return locator
 
 
 def value_label(feature: object, units: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 import matplotlib as mpl
@@ -111,6 +112,23 @@ def test_a_time_zone_is_named_and_ticks_are_local(data: xr.Dataset, forecast: xr
     assert ax.get_xlabel() == "time [Asia/Tokyo]"
     # The forecast runs from 12:00 to 23:00 UTC on May 3: from 21:00 in Tokyo, past midnight there.
     assert "May-04" in [text.get_text() for text in ax.get_xticklabels()]
+
+
+@pytest.mark.parametrize(
+    ("freq", "steps"), [("h", 12), ("30min", 24), ("15min", 48), ("W", 30), ("MS", 6), ("min", 30), ("D", 14)]
+)
+def test_dates_are_few_but_enough_without_a_word_of_matplotlib(freq: str, steps: int) -> None:
+    data = from_numpy(np.arange(4.0 * steps), start="2024-05-01", freq=freq)
+    context = data.isel(time=slice(0, -steps))
+    forecast = SeasonalEnsemble(2, 1, steps).fit(context).forecast(context, num_samples=2)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ax = np.ravel(plot.forecast(forecast, history=context))[-1]
+        ax.figure.canvas.draw()
+
+    first, last = ax.get_xlim()
+    assert 2 <= sum(first <= tick <= last for tick in ax.get_xticks()) <= 7
 
 
 def test_numeric_times_carry_their_unit() -> None:
