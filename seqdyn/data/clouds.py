@@ -71,6 +71,11 @@ def read_snapshots(
         ValueError: On the first thing that cannot be read, with its place and what to type.
     """
     name = type(source).__name__
+    if time is not None and not isinstance(time, str):
+        raise ValueError(
+            f"time={_shown(time)} is no name: time= names the column of each particle's time; pass the times "
+            f"of snapshots, one number each, as times={_shown(time)}."
+        )
     if isinstance(source, str | os.PathLike):
         path = existing(source)
         name, source = path.name, _open(path, representation, options)
@@ -84,6 +89,11 @@ def read_snapshots(
         data = _from_anndata(source, time, representation, units)
     elif isinstance(source, Mapping) and all(isinstance(key, str) for key in source):
         data = _from_arrays(source, time, value, times, units)
+    elif time is not None and isinstance(source, Mapping | np.ndarray | list | tuple):
+        raise ValueError(
+            f"time={time!r} names a column, but a {name} has none; leave it out"
+            + ("." if isinstance(source, Mapping) else ", and give one number per snapshot with times=[...].")
+        )
     elif isinstance(source, Mapping):
         ordered = sorted(source)
         data = stack_snapshots([source[key] for key in ordered], times=ordered, features=value, units=units)
@@ -125,6 +135,11 @@ def order_times(column: pd.Series) -> np.ndarray:
             f"numbers first: {column.name} = {column.name}.map({{{listed[0]!r}: 0.0, ...}})."
         )
     return numbers.to_numpy(dtype=float)
+
+
+def _shown(times: Any) -> str:
+    """Times in one short line."""
+    return repr(np.asarray(times).tolist()) if np.size(times) <= 6 else "[...]"
 
 
 def _open(path: Path, representation: str | None, options: dict[str, Any]) -> Any:

@@ -64,7 +64,8 @@ def find_column(frame: pd.DataFrame, name: Any, argument: str) -> Any:
     if name in frame.columns:
         return name
     names = [str(column) for column in frame.columns]
-    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
+    close = [other for other in names if other.strip().lower() == str(name).strip().lower()]
+    close = close or difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
     listed = ", ".join(map(repr, names[:20])) + (", ..." if len(names) > 20 else "")
     hint = f"; did you mean {argument}={close[0]!r}?" if close else f"; pass {argument}= one of them."
     raise ValueError(f"there is no column {name!r} ({argument}=), the columns are {listed}{hint}")

@@ -216,6 +216,11 @@ def _variable(
                 f"rename yours with {name}.rename(NAME={variable!r})."
             )
         data = data[variable]
+    if not isinstance(data, xr.DataArray):
+        raise TypeError(
+            f"the {name} must be an xarray Dataset or DataArray, got {type(data).__name__}; label an array "
+            "with seqdyn.data.from_numpy(values, ...)."
+        )
     if set(data.dims) != set(dims):
         raise ValueError(f"{variable!r} of the {name} must have dims {dims}, got {data.dims}.")
     return data.transpose(*dims)

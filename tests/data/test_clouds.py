@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -135,3 +136,17 @@ def test_what_was_read_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 def test_an_object_of_no_known_type_is_refused() -> None:
     with pytest.raises(TypeError, match="cannot read a float; pass a path"):
         read_snapshots(3.0)
+
+
+@pytest.mark.parametrize(
+    ("source", "time", "remedy"),
+    [
+        ([np.ones((3, 2)), np.ones((4, 2))], [0, 1], r"time=\[0, 1\] is no name.*as times=\[0, 1\]\."),
+        (np.ones((2, 3, 2)), np.arange(2.0), r"as times=\[0\.0, 1\.0\]\."),
+        ([np.ones((3, 2)), np.ones((4, 2))], "day", r"a list has none.*with times=\[\.\.\.\]"),
+        ({0.0: np.ones((3, 2)), 1.0: np.ones((3, 2))}, "day", r"a dict has none; leave it out\."),
+    ],
+)
+def test_times_in_the_wrong_argument_are_not_ignored(source: Any, time: Any, remedy: str) -> None:
+    with pytest.raises(ValueError, match=remedy):
+        read_snapshots(source, time=time)

@@ -116,6 +116,7 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
         ),
         r"would be spread over a grid.*coarser freq=",
     ),
+    "frame_value_in_another_case": (lambda: from_pandas(frame(y=1.0), value="Y"), r"did you mean value='y'"),
     "frame_unknown_merge": (
         lambda: from_pandas(frame(y=1.0), duplicates="max"),
         r"duplicates='max' is not one of",

@@ -37,12 +37,16 @@ def test_a_mask_without_features_is_spread_over_them() -> None:
     assert observed_mask(data.drop_vars("observed")).all()
 
 
-def test_values_under_a_false_mask_may_be_anything() -> None:
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+def test_values_under_a_false_mask_may_be_anything(value: float) -> None:
     data = panel()
-    data["observed"][0, 3] = False
-    for value in (np.nan, np.inf, 1e300):
-        data["target"][0, 3] = value
+    data["target"][0, 3] = value
+    with pytest.raises(ValueError, match="'target' is"):
         check_sequences(data)
+
+    data["observed"][0, 3] = False
+
+    assert check_sequences(data) is None
 
 
 @pytest.mark.parametrize("freq", ["h", "30min", "D", "B", "W-TUE", "MS", "ME", "QS-JAN", "YE-DEC"])
@@ -141,8 +145,10 @@ def test_episodes_may_carry_values_or_labels() -> None:
         support_y=(("task", "support"), [[0, 1, 2]] * 2), query_y=(("task", "query"), [[2, 1, 0]] * 2)
     )
 
-    check_episodes(values)
-    check_episodes(labels)
+    assert check_episodes(values) is None
+    assert check_episodes(labels) is None
+    with pytest.raises(ValueError, match="'query_y' holds label 2 .* which the task's support never shows"):
+        check_episodes(labels.assign(support_y=labels["support_y"] % 2))
 
 
 def test_symbols_are_a_kind_of_sequence() -> None:

@@ -237,6 +237,14 @@ def trajectory(forecast: xr.Dataset) -> xr.Dataset:
     return forecast.assign(trajectory=(dims, states, {"units": "MW"})).assign_coords(step=steps)
 
 
+@pytest.mark.parametrize("role", ["history", "truth"])
+def test_a_bare_array_is_refused_with_a_remedy(role: str, forecast: xr.Dataset) -> None:
+    with pytest.raises(TypeError, match=f"the {role} must be .*got ndarray; label an array with seqdyn.data"):
+        plot.forecast(forecast, **{role: np.ones((3, 60, 1))})
+    with pytest.raises(TypeError, match="the forecast must be .*got ndarray"):
+        plot.forecast(np.ones((3, 60, 1)))
+
+
 def test_denoising_runs_from_noise_to_forecast(trajectory: xr.Dataset) -> None:
     axes = plot.denoising(trajectory, series="south", max_panels=4, max_paths=10)
 
