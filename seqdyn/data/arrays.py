@@ -33,7 +33,8 @@ def from_numpy(
         values: (T,), (M, T) or (M, T, C), or a list of M arrays (T_m,) or (T_m, C) that begin together.
         time: T stamps: dates or numbers. None numbers the steps, or counts from ``start`` in steps of
             ``freq``.
-        freq: Frequency, or numeric step; needed with ``start`` and where ``time`` has gaps.
+        freq: Frequency, or numeric step; needed with ``start`` and where ``time`` has more than a
+            few gaps.
         start: First stamp, instead of ``time``.
         series: M labels; default 0, 1, ....
         features: C names; default "value", or "value_0", "value_1", ....

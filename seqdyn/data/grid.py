@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,7 +18,16 @@ from seqdyn.data.times import infer_freq, normalize_freq, resolve_freq, time_gri
 
 __all__ = ["Grid", "build_sequences", "place_on_grid", "regular_grid"]
 
+_log = logging.getLogger("seqdyn")
 _MAX_STEPS_PER_STAMP = 1_000
+_REGULAR_SHARE = 0.9
+_PLAIN_STEPS = [
+    pd.Timedelta(text)
+    for text in (
+        "1s", "5s", "10s", "15s", "30s", "1min", "2min", "5min", "10min", "15min", "20min", "30min",
+        "1h", "2h", "3h", "4h", "6h", "8h", "12h", "1D", "2D", "7D",
+    )
+]  # fmt: skip
 
 
 class Grid(NamedTuple):
@@ -41,11 +51,14 @@ def regular_grid(
 
     Args:
         stamps: Stamps in any order, repeats allowed; naive (UTC where ``timezone`` is given) or numbers.
-        freq: Frequency, or step of numeric stamps; inferred where None, which needs stamps without gaps.
+        freq: Frequency, or step of numeric stamps. None infers it, also where stamps have gaps if their step
+            is beyond doubt: nine in ten stamps follow the one before at that step, all lie on its grid, and
+            most of the grid is there. Gaps filled in this way are logged as a warning.
         timezone: Zone whose calendar counts days.
 
     Raises:
-        ValueError: If the stamps are irregular without ``freq``, or miss the grid of ``freq``.
+        ValueError: If the stamps are irregular without ``freq``, more than a few gaps apart, or miss the grid
+            of ``freq``.
     """
     if isinstance(stamps, pd.DatetimeIndex):
         distinct = stamps.unique().sort_values()
@@ -97,9 +110,12 @@ def _date_grid(distinct: pd.DatetimeIndex, freq: str | float | None, timezone: s
         freq = normalize_freq(freq) if isinstance(freq, BaseOffset) else str(freq)
     if freq is None:
         found = infer_freq(distinct, timezone)
-        if found is None:
+        if found is not None:
+            return Grid(distinct, found, timezone)
+        filled = _filled_grid(distinct, timezone)
+        if filled is None:
             raise ValueError(_explain_irregular(distinct, timezone))
-        return Grid(distinct, found, timezone)
+        return filled
     freq = resolve_freq(freq, wall_clock(distinct[:1], timezone)[0])
     if isinstance(offset := to_offset(freq), Tick):
         _refuse_sparse(len(distinct), int((distinct[-1] - distinct[0]) / pd.Timedelta(offset)), freq)
@@ -141,7 +157,12 @@ def _number_grid(distinct: np.ndarray, freq: str | float | None) -> Grid:
             f"the time {value:g} does not lie on the grid from {distinct[0]:g} in steps of {step:g} "
             f"({int(off.sum())} such values); pass the step they share as freq=."
         )
-    if freq is None and length != len(distinct):
+    grid = distinct[0] + step * np.arange(length)
+    gaps = freq is None and length != len(distinct)
+    if gaps and _is_beyond_doubt(np.rint(place)):
+        missing = grid[~np.isin(np.arange(length), np.rint(place))]
+        _report_filled(f"{step:g}", length, len(missing), f"{missing[0]:g}", f"freq={step:g}")
+    elif gaps:
         i = int(np.argmax(np.abs(steps - step) > 1e-4 * step)) + 1
         raise ValueError(
             f"time stamps are irregular: mostly {step:g} apart, but {distinct[i - 1]:g} is followed by "
@@ -150,7 +171,6 @@ def _number_grid(distinct: np.ndarray, freq: str | float | None) -> Grid:
     if len(distinct) == length:
         return Grid(distinct)
     whole = distinct.dtype.kind in "iu" and step.is_integer()
-    grid = distinct[0] + step * np.arange(length)
     return Grid(grid.astype(np.int64) if whole else grid)
 
 
@@ -163,6 +183,53 @@ def _refuse_sparse(num_stamps: int, length: int, freq: str | float) -> None:
         )
 
 
+def _filled_grid(distinct: pd.DatetimeIndex, timezone: str | None) -> Grid | None:
+    """Grid of stamps with a few gaps, or None where their step is open to doubt."""
+    if len(distinct) < 2:
+        return None
+    wall, steps = wall_clock(distinct, timezone), np.diff(distinct.asi8)
+    usual = _usual_step(steps)
+    if _clock_change(wall, steps, timezone):
+        return None  # no gap, but local time whose zone is not known
+    freq = _guess_freq(wall, usual)
+    if (distinct[-1] - distinct[0]).value / usual > 10 * len(distinct):
+        return None  # far too few for any grid of that step, which would fill the memory
+    values = time_grid(distinct[0], freq, end=distinct[-1], timezone=timezone)
+    place = values.get_indexer(distinct)
+    if (place < 0).any() or not _is_beyond_doubt(place):
+        return None
+    missing = wall_clock(values[~values.isin(distinct)][:1], timezone)[0]
+    _report_filled(repr(freq), len(values), len(values) - len(distinct), str(missing), f"freq={freq!r}")
+    return Grid(values, freq, timezone)
+
+
+def _is_beyond_doubt(place: np.ndarray) -> bool:
+    """Whether stamps at these places of a grid are regular but for a few gaps."""
+    regular = (np.diff(place) == 1).mean() >= _REGULAR_SHARE
+    return bool(regular) and 2 * len(place) >= place[-1] + 1
+
+
+def _report_filled(step: str, length: int, missing: int, first: str, request: str) -> None:
+    _log.warning(
+        "in steps of %s, %s of %s time stamps are missing, the first at %s: they are filled in as "
+        "observed=False; pass %s to confirm that step, or resample the data first.",
+        step, f"{missing:,}", f"{length:,}", first, request,
+    )  # fmt: skip
+
+
+def _clock_change(wall: pd.DatetimeIndex, steps: np.ndarray, timezone: str | None) -> str:
+    """The hint of :func:`clock_change_hint` if hours are missing as when clocks go forward, else nothing."""
+    usual = _usual_step(steps)
+    if timezone is not None or usual >= pd.Timedelta("1D").value:
+        return ""
+    return clock_change_hint(wall[:-1][steps == 2 * usual])
+
+
+def _usual_step(steps: np.ndarray) -> int:
+    sizes, counts = np.unique(steps, return_counts=True)
+    return int(sizes[counts.argmax()])
+
+
 def _explain_irregular(distinct: pd.DatetimeIndex, timezone: str | None) -> str:
     if len(distinct) < 2:
         return (
@@ -170,10 +237,9 @@ def _explain_irregular(distinct: pd.DatetimeIndex, timezone: str | None) -> str:
         )
     wall = wall_clock(distinct, timezone)
     steps = np.diff(distinct.asi8)
-    sizes, counts = np.unique(steps, return_counts=True)
-    usual = int(sizes[counts.argmax()])
+    usual = _usual_step(steps)
     guess = _guess_freq(wall, usual)
-    hint = clock_change_hint(wall[:-1][steps == 2 * usual])
+    hint = _clock_change(wall, steps, timezone)
     # A guess far below the spacing would lay out a grid of any length.
     near = len(steps) * 1000 > (distinct[-1] - distinct[0]).value / usual
     grid = time_grid(distinct[0], guess, end=distinct[-1], timezone=timezone) if near else distinct[:0]
@@ -184,13 +250,23 @@ def _explain_irregular(distinct: pd.DatetimeIndex, timezone: str | None) -> str:
             f"stamps missing, the first at {wall_clock(gaps[:1], timezone)[0]}; pass freq={guess!r} if these "
             f"are gaps, which then count as missing, or resample the data first.{hint}"
         )
-    odd = int(np.argmax(steps != usual))
-    gap = str(pd.Timedelta(usual, unit="ns")).removesuffix(" 00:00:00")
+    odd, center = int(np.argmax(steps != usual)), int(np.median(steps))
+    jitter = (steps == usual).mean() < 0.5
+    gap = str(pd.Timedelta(center if jitter else usual, unit="ns").round("ms"))
+    gap = f"{'about' if jitter else 'mostly'} {gap.removeprefix('0 days ').removesuffix(' 00:00:00')}"
+    plain = _plain_step(center)
+    guess = guess if plain is None else plain
     return (
-        f"time stamps are irregular: they are mostly {gap} apart, but {wall[odd]} is followed by "
-        f"{wall[odd + 1]}; pass freq= the step that all stamps share, or resample the data first, for "
-        f"instance frame.resample({guess!r}, on=time).mean().{hint}"
+        f"time stamps are irregular: they are {gap} apart, but {wall[odd]} is followed by {wall[odd + 1]}; "
+        "pass freq= the step that all stamps share, or resample the data first, for instance "
+        f"frame.resample({guess!r}, on=time).mean().{hint}"
     )
+
+
+def _plain_step(step: int) -> str | None:
+    """The round step within a fifth of ``step`` nanoseconds, as a frequency to resample to."""
+    near = min(_PLAIN_STEPS, key=lambda plain: abs(np.log(plain.value / step)))
+    return normalize_freq(to_offset(near)) if abs(near.value / step - 1) <= 0.2 else None
 
 
 def _guess_freq(wall: pd.DatetimeIndex, usual: int) -> str:

@@ -41,7 +41,7 @@ def from_xarray(
         series: Name of the dim of series.
         value: Name of the variable of values; several are the features.
         covariates: Names of variables over time, and perhaps series, that are known in the future too.
-        freq: Frequency, or numeric step; needed where stamps have gaps.
+        freq: Frequency, or numeric step; needed where stamps have more than a few gaps.
         timezone: Zone of the stamps.
         units: Unit of the values.
         date_format: ``strptime`` format of text stamps, or unit ("s", "ms") of Unix time.

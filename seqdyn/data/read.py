@@ -71,8 +71,8 @@ def read_sequences(
         series: Column (or columns) or dim that tells series apart; for arrays in memory the labels.
         value: Column or variable of the values; several are the features.
         covariates: Columns or variables that are known in the past and in the future.
-        freq: Frequency such as "h", "30min", "D", "B", "MS", or a number for numeric times. Needed where
-            stamps have gaps, and for a single stamp.
+        freq: Frequency such as "h", "30min", "D", "B", "MS", or a number for numeric times. Needed for
+            a single stamp, and where stamps have more than a few gaps; a few are filled in with a warning.
         timezone: Zone of naive stamps, for instance "Europe/Zurich". Stored times are UTC.
         units: Unit of the values.
         date_format: ``strptime`` format of text stamps, or unit ("s", "ms") of Unix time.

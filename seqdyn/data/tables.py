@@ -44,7 +44,8 @@ def from_pandas(
         series: Column, or columns, that tell series apart. None, and none found: the table is wide.
         value: Column of values; several are the features.
         covariates: Columns known in the past and in the future; needed in every cell of the grid.
-        freq: Frequency ("h", "D", "B", "MS", ...) or numeric step; needed where stamps have gaps.
+        freq: Frequency ("h", "D", "B", "MS", ...) or numeric step; needed where more than a few stamps
+            are missing from all series.
         timezone: Zone of naive stamps; aware stamps are shown in it. Stored times are UTC.
         units: Unit of the values.
         date_format: ``strptime`` format of text stamps, or unit ("s", "ms", ...) of Unix time.
