@@ -146,7 +146,7 @@ def read_signed_json(path: Path, *, kind: str, newest_format: int) -> dict[str, 
     Args:
         path: The file.
         kind: What the file belongs to, for the messages ("model folder").
-        newest_format: Highest number in ``format`` that this version reads.
+        newest_format: Highest number in ``format`` that this version reads; the lowest is 1.
 
     Raises:
         ValueError: If the file is not JSON, foreign, of a newer format, or was edited.
@@ -164,7 +164,9 @@ def read_signed_json(path: Path, *, kind: str, newest_format: int) -> dict[str, 
             "path."
         )
     number = content["format"]
-    if isinstance(number, int) and number > newest_format:
+    if type(number) is not int or number < 1:  # True is an int, too
+        raise ValueError(f"{path} has the format {number!r}, which no {kind} of seqdyn has; check the path.")
+    if number > newest_format:
         raise ValueError(
             f"{path} has format {number}, this version of seqdyn reads up to {newest_format}; "
             "install a newer one: pip install --upgrade seqdyn."

@@ -33,6 +33,7 @@ from seqdyn._files import (
     write_file,
     write_signed_json,
 )
+from seqdyn._info import wrong_fact
 
 __all__ = ["Record", "read_class_name", "read_folder", "versions", "write_folder"]
 
@@ -128,10 +129,14 @@ def read_folder(path: str | os.PathLike[str]) -> Record:
     folder = _locate(Path(path))
     content = _read_description(folder)
     tensors = _read_weights(folder / WEIGHTS, content["weights_bytes"], content["weights_sha256"])
-    missing = [name for name in content["complex128"] if name not in tensors]
-    if missing:
-        raise ValueError(f"{folder / WEIGHTS} lacks the tensor {missing[0]!r} of {DESCRIPTION}; {_RESTORE}")
-    tensors.update({name: torch.view_as_complex(tensors[name]) for name in content["complex128"]})
+    for name in content["complex128"]:
+        pairs = tensors.get(name) if isinstance(name, str) else None
+        if pairs is None or pairs.dtype != torch.float64 or pairs.shape[-1:] != (2,):
+            raise ValueError(
+                f"{folder / WEIGHTS} has no tensor {name!r} of pairs of float64, which {DESCRIPTION} lists "
+                f"in 'complex128'; {_RESTORE}"
+            )
+        tensors[name] = torch.view_as_complex(pairs)
     return Record(content["class"], _tuples(content["hyperparameters"]), tensors, content["info"])
 
 
@@ -205,6 +210,9 @@ def _read_description(folder: Path) -> dict[str, Any]:
                 f"{path} does not belong to a seqdyn model folder: {field!r} is no {kind.__name__}; check "
                 "the path."
             )
+    wrong = wrong_fact(content["info"])
+    if wrong is not None:
+        raise ValueError(f"{path}: {wrong} is not what a fit writes there; {_RESTORE}")
     return content
 
 

@@ -20,7 +20,7 @@ import xarray as xr
 
 import seqdyn
 from seqdyn._files import write_signed_json
-from seqdyn.models import SeasonalNaive, TSDiff
+from seqdyn.models import LinearForecaster, SeasonalNaive, TSDiff
 from seqdyn.persistence import Record, write_folder
 
 
@@ -136,6 +136,62 @@ MODEL_FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda folder: rewrite(folder, format=2),
         r"has format 2, this version of seqdyn reads up to 1; .*: pip install --upgrade seqdyn",
     ),
+    "a format that is no number": (
+        lambda folder: rewrite(folder, format="1"),
+        r"has the format '1', which no model folder of seqdyn has; check the path",
+    ),
+    "a truth value as format": (lambda folder: rewrite(folder, format=True), r"has the format True"),
+    "a fraction as format": (lambda folder: rewrite(folder, format=1.0), r"has the format 1.0"),
+    "format zero": (lambda folder: rewrite(folder, format=0), r"has the format 0"),
+    "tensors that are not there": (
+        lambda folder: rewrite(folder, complex128=["w"]),
+        r"has no tensor 'w' of pairs of float64, which model.json lists in 'complex128'; restore it",
+    ),
+    "numbers for names": (lambda folder: rewrite(folder, complex128=[1]), r"has no tensor 1 of pairs"),
+    "lists for names": (
+        lambda folder: rewrite(folder, complex128=[["w"]]),
+        r"has no tensor \['w'\] of pairs",
+    ),
+    "a number as description of the data": (
+        lambda folder: rewrite(folder, info={"data_info": 3}),
+        r"model.json: 'data_info' is not what a fit writes there; restore it",
+    ),
+    "no description of the data": (
+        lambda folder: rewrite(folder, info={}),
+        r"does not hold what a fitted SeasonalNaive saves; fit it again",
+    ),
+    "a string as features": (
+        lambda folder: rewrite(folder, info={"data_info": {"features": "y", "freq": 1.0}}),
+        r"'features' in 'data_info' is not what a fit writes there",
+    ),
+    "a list as frequency": (
+        lambda folder: rewrite(folder, info={"data_info": {"features": ["y"], "freq": [1]}}),
+        r"'freq' in 'data_info' is not",
+    ),
+    "no stamp as end": (
+        lambda folder: rewrite(folder, info={"data_info": {"time_end": "tomorrow"}}),
+        r"'time_end' in 'data_info' is not",
+    ),
+    "no history": (
+        lambda folder: rewrite(folder, info={"history": {"attrs": {}, "rows": [{"train_loss": "low"}]}}),
+        r"'history' is not what a fit writes there",
+    ),
+    "rows of a history that are none": (
+        lambda folder: rewrite(folder, info={"history": {"attrs": {}, "rows": [3]}}),
+        r"'history' is not what",
+    ),
+    "more weights than a baseline has": (
+        lambda folder: write_folder(
+            folder,
+            Record(
+                "SeasonalNaive",
+                {"season_length": 5, "prediction_length": 3},
+                {"w": torch.zeros(3)},
+                {"data_info": {"features": ["y"], "freq": 1.0}},
+            ),
+        ),
+        r"does not hold what a fitted SeasonalNaive saves",
+    ),
     "missing weights": (
         lambda folder: (folder / "model.safetensors").unlink(),
         r"model.safetensors is missing; restore it from a copy",
@@ -175,12 +231,23 @@ def test_a_malformed_model_folder_is_refused_and_nothing_is_run(
     assert not (tmp_path / "executed").exists()
 
 
+FAR_LARGER = r"does not fit TSDiff .*hyperparameters ask for networks far larger than its [\d,]+ weights"
 HYPERPARAMETERS: dict[str, tuple[dict[str, Any], str]] = {
     "unknown": ({"depth": 3}, r"does not fit TSDiff of this version of seqdyn .*'depth'"),
     "of other weights": (
         {"hidden_size": 6},
         r"does not fit TSDiff of this version of seqdyn .*size mismatch",
     ),
+    "absurd widths": ({"hidden_size": 10**9}, FAR_LARGER),
+    "very wide": ({"hidden_size": 10**5}, FAR_LARGER),
+    "absurd depth": ({"num_blocks": 10**9}, FAR_LARGER),
+    "absurd states": ({"state_size": 10**6}, FAR_LARGER),
+    "many states": ({"state_size": 20_000}, FAR_LARGER),
+    "absurd steps": ({"num_diffusion_steps": 10**12}, FAR_LARGER),
+    "absurd everything": ({"hidden_size": 3000, "num_blocks": 10**6}, FAR_LARGER),
+    "beyond every integer": ({"context_length": 10**30}, r"does not fit TSDiff of this version"),
+    "negative": ({"num_blocks": -1}, r"does not fit TSDiff .*num_blocks must be"),
+    "a list": ({"hidden_size": [4]}, r"does not fit TSDiff .*hidden_size must be"),
 }
 
 
@@ -193,6 +260,14 @@ def test_hyperparameters_that_do_not_fit_the_weights_are_refused(case: str, tmp_
     rewrite(tmp_path / "model", hyperparameters={**dict(model.hparams), **changes})
 
     with pytest.raises(ValueError, match=message):
+        seqdyn.load(tmp_path / "model")
+
+
+def test_a_linear_forecaster_with_the_weights_of_another_is_refused(data: xr.Dataset, tmp_path: Path) -> None:
+    LinearForecaster(context_length=6, prediction_length=3).fit(data).save(tmp_path / "model")
+    rewrite(tmp_path / "model", hyperparameters={"context_length": 5, "prediction_length": 3})
+
+    with pytest.raises(ValueError, match="does not hold what a fitted LinearForecaster saves; fit it again"):
         seqdyn.load(tmp_path / "model")
 
 

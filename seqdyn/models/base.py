@@ -15,6 +15,7 @@ from torch import Tensor
 
 from seqdyn._files import plain_data
 from seqdyn.errors import NotFittedError
+from seqdyn.models.building import WithinSize
 from seqdyn.persistence import Record, read_folder, write_folder
 from seqdyn.rng import ambient_seed, fork_rng
 from seqdyn.train.fit import fit_model
@@ -225,11 +226,12 @@ class Model(pl.LightningModule, abc.ABC):
             raise ValueError(
                 f"{path} holds a {record.class_name}, not a {cls.__name__}; use seqdyn.load({str(path)!r})."
             )
+        numbers = sum(value.numel() for value in record.tensors.values())
         try:
-            with fork_rng(0):
+            with fork_rng(0), WithinSize(numbers, len(record.tensors)):
                 model = cls(**record.hyperparameters, **modules)
             model.restore(record)
-        except (TypeError, RuntimeError) as error:
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split("\n")[:2]).replace("\t", "")  # torch lists every tensor
             raise ValueError(
                 f"{path} does not fit {cls.__name__} of this version of seqdyn ({reason}); if the model was "

@@ -164,6 +164,10 @@ class _Baseline(abc.ABC):
             ) from error
         baseline._tensors = record.tensors
         baseline.data_info = record.info.get("data_info")
+        if not {"features", "freq"} <= (baseline.data_info or {}).keys() or not baseline._fits(
+            record.tensors
+        ):
+            raise ValueError(f"{path} does not hold what a fitted {cls.__name__} saves; fit it again.")
         return baseline
 
     def __repr__(self) -> str:
@@ -180,6 +184,10 @@ class _Baseline(abc.ABC):
     def _learn(self, data: xr.Dataset) -> dict[str, torch.Tensor]:
         """Estimate what the forecast needs beyond its context; nothing by default."""
         return {}
+
+    def _fits(self, tensors: dict[str, torch.Tensor]) -> bool:
+        """Whether tensors are of the names, shapes and type that :meth:`_learn` gives."""
+        return not tensors
 
     def _check_like_training(self, context: xr.Dataset) -> None:
         info = self.data_info or {}
@@ -376,6 +384,16 @@ class LinearForecaster(_Baseline):
         lengths = self.context_length, self.prediction_length
         regression = fit_window_regression(values, observed, *lengths, penalty=self.penalty)
         return {name: torch.from_numpy(array) for name, array in regression._asdict().items()}
+
+    def _fits(self, tensors: dict[str, torch.Tensor]) -> bool:
+        if tensors.keys() != set(WindowRegression._fields):
+            return False
+        steps, features = self.prediction_length, len((self.data_info or {})["features"])
+        shapes = (self.context_length, steps), (steps,), (len(tensors["residuals"]), steps, features)
+        return min(shapes[2]) > 0 and all(
+            tensors[name].shape == shape and tensors[name].dtype == torch.float64
+            for name, shape in zip(WindowRegression._fields, shapes, strict=True)
+        )
 
     def _draw(self, context: xr.Dataset, num_samples: int, seed: int | None) -> np.ndarray:
         regression = WindowRegression(**{name: tensor.numpy() for name, tensor in self._tensors.items()})
