@@ -21,7 +21,7 @@ def check_seed(seed: object) -> int:
     Raises:
         ValueError: If it is no whole number of 64 bits.
     """
-    if isinstance(seed, bool) or not isinstance(seed, Integral) or not -(2**63) <= seed < 2**63:
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not -(2**63) <= int(seed) < 2**63:
         raise ValueError(
             f"seed must be a whole number from -2**63 to 2**63 - 1, or None, got {seed!r}; type for instance "
             "seed=0."

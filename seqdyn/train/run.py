@@ -175,8 +175,9 @@ def describe_data(datamodule: pl.LightningDataModule) -> dict[str, Any] | None:
     data, val = (getattr(datamodule, name, None) for name in ("data", "val"))
     if not isinstance(data, xr.Dataset) or TARGET not in data:
         return None
-    seen = isinstance(val, xr.Dataset) and TARGET in val
-    return describe(data) | ({"val_time_end": describe(val)["time_end"]} if seen else {})
+    if not isinstance(val, xr.Dataset) or TARGET not in val:
+        return describe(data)
+    return describe(data) | {"val_time_end": describe(val)["time_end"]}
 
 
 def summarize_data(datamodule: pl.LightningDataModule) -> str:
