@@ -38,7 +38,8 @@ class WindowRegression(NamedTuple):
             Scaled prediction (M, P, C), and the scale (M, 1, C) that multiplies it, 0 for a past of zeros.
         """
         scaled, scale = _scaled(past)
-        return _predict(scaled, np.vstack([self.weights, self.intercept])), scale
+        # One memory order whatever the weights were read from: products then round alike after a reload.
+        return _predict(scaled, np.ascontiguousarray(np.vstack([self.weights, self.intercept]))), scale
 
 
 def fill_forward(values: np.ndarray, observed: np.ndarray) -> np.ndarray:
