@@ -28,11 +28,14 @@ _KINDS: dict[str, Any] = {
 def wrong_fact(info: Mapping[str, Any]) -> str | None:
     """Name the first part of ``data_info`` or ``history`` that is of a wrong type.
 
-    Parts may be missing, and ``data_info`` may hold others.
+    Both may be missing; ``data_info`` may hold more than is known here, but names features and frequency.
     """
     facts, history = info.get("data_info"), info.get("history")
     if not isinstance(facts, dict | None):
         return "'data_info'"
+    for name in ("features", "freq"):  # without which no data can be compared with those of the training
+        if facts is not None and name not in facts:
+            return f"'data_info' without {name!r}"
     for name, value in (facts or {}).items():
         if not _is_fact(name, value):
             return f"{name!r} in 'data_info'"

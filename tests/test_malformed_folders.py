@@ -99,6 +99,7 @@ def a_file(folder: Path) -> None:
     torch.save({"state_dict": {}}, folder)
 
 
+FACTS = {"features": ["y"], "freq": 1.0}
 MODEL_FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing": (shutil.rmtree, r"there is no model folder at .*; check the path"),
     "a file": (a_file, r"is a file; pass the folder that holds model.json and model.safetensors"),
@@ -168,8 +169,12 @@ MODEL_FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda folder: rewrite(folder, info={"data_info": {"features": ["y"], "freq": [1]}}),
         r"'freq' in 'data_info' is not",
     ),
+    "no frequency": (
+        lambda folder: rewrite(folder, info={"data_info": {"features": ["y"]}}),
+        r"'data_info' without 'freq' is not what a fit writes there",
+    ),
     "no stamp as end": (
-        lambda folder: rewrite(folder, info={"data_info": {"time_end": "tomorrow"}}),
+        lambda folder: rewrite(folder, info={"data_info": {**FACTS, "time_end": "tomorrow"}}),
         r"'time_end' in 'data_info' is not",
     ),
     "no history": (
@@ -187,7 +192,7 @@ MODEL_FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
                 "SeasonalNaive",
                 {"season_length": 5, "prediction_length": 3},
                 {"w": torch.zeros(3)},
-                {"data_info": {"features": ["y"], "freq": 1.0}},
+                {"data_info": FACTS},
             ),
         ),
         r"does not hold what a fitted SeasonalNaive saves",

@@ -40,7 +40,8 @@ def record() -> Record:
         "none": None,
         "on": True,
     }
-    return Record("TSDiff", hyperparameters, tensors, {"data_info": {"features": ["y"]}, "history": None})
+    info = {"data_info": {"features": ["y"], "freq": "h"}, "history": None}
+    return Record("TSDiff", hyperparameters, tensors, info)
 
 
 def test_a_record_survives_the_folder(record: Record, tmp_path: Path) -> None:
