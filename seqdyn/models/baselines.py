@@ -17,6 +17,7 @@ import torch
 import xarray as xr
 from scipy.special import ndtr
 
+from seqdyn.data.alike import check_alike
 from seqdyn.data.convert import forecast_dataset
 from seqdyn.data.schema import (
     FEATURE,
@@ -25,7 +26,6 @@ from seqdyn.data.schema import (
     TIME,
     check_sequences,
     describe,
-    frequency,
     observed_mask,
 )
 from seqdyn.errors import NotFittedError
@@ -107,7 +107,7 @@ class _Baseline(abc.ABC):
         if num_samples < 1:
             raise ValueError(f"num_samples must be at least 1, got {num_samples}; 100 is usual.")
         check_sequences(context, min_length=self._min_length())
-        self._check_like_training(context)
+        check_alike(context, self.data_info)
         values = self._draw(context, num_samples, seed)
         return forecast_dataset(values, context, model=type(self).__name__, seed=seed)
 
@@ -188,21 +188,6 @@ class _Baseline(abc.ABC):
     def _fits(self, tensors: dict[str, torch.Tensor]) -> bool:
         """Whether tensors are of the names, shapes and type that :meth:`_learn` gives."""
         return not tensors
-
-    def _check_like_training(self, context: xr.Dataset) -> None:
-        info = self.data_info or {}
-        features, freq = context[FEATURE].values.tolist(), frequency(context)
-        if features != info["features"]:
-            raise ValueError(
-                f"the context has the features {features}, the training data had {info['features']}; "
-                "select and order them with context.sel(feature=[...]), or fit again."
-            )
-        same = freq == info["freq"] if isinstance(freq, str) else np.isclose(freq, info["freq"])
-        if not same:
-            raise ValueError(
-                f"the context has the frequency {freq!r}, the training data had {info['freq']!r}; "
-                "resample the context, or fit again."
-            )
 
 
 class SeasonalEnsemble(_Baseline):
