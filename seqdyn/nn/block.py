@@ -143,15 +143,16 @@ class _Gate(torch.autograd.Function):
         wants = ctx.needs_input_grad
         length, rows, size = grad.shape[-1], grad.shape[0], padded.shape[-1]
         # d(tanh sigmoid) = sigmoid (1 + tanh (1 - tanh - sigmoid))
-        d_o = (1 - tanh).sub_(sigmoid).mul_(tanh).add_(1).mul_(sigmoid).mul_(grad)
+        d_o = torch.addcmul(sigmoid, tanh * sigmoid, (1 - tanh).sub_(sigmoid)).mul_(grad)
         flat = d_o.view(rows, -1)
         d_weight = flat @ active.view(rows, -1).mT if wants[4] else None
         d_bias = flat.sum(1, keepdim=True) if wants[5] else None
         d_drive = d_o.clone() if wants[6] else None
-        d_y = torch.ops.aten.gelu_backward((weight.mT @ flat).view_as(d_o), y)
+        padded_d_y, d_y = _padded(d_o, size)
+        torch.ops.aten.gelu_backward.grad_input((weight.mT @ flat).view_as(d_o), y, grad_input=d_y)
         d_offset = d_y.sum(1, keepdim=True) if wants[3] else None
 
-        result = torch.fft.rfft(d_y, n=size)
+        result = torch.fft.rfft(padded_d_y)
         d_spectrum = _spectrum_grad(source, result) if wants[2] else None
         d_norm = torch.fft.irfft(result.mul_(spectrum.conj()), n=size)[..., :length]
         # Layer norm without gain: scale (d - mean d - n mean(d n)).
@@ -164,13 +165,18 @@ class _Gate(torch.autograd.Function):
 
 def _normalise(z: Tensor, fft_length: int) -> tuple[Tensor, Tensor]:
     """Layer norm over the leading dimension, written into a buffer already padded for the FFT."""
-    padded = z.new_empty(*z.shape[:-1], fft_length)
-    padded[..., z.shape[-1] :] = 0
-    n = padded[..., : z.shape[-1]]
+    padded, n = _padded(z, fft_length)
     torch.sub(z, z.mean(0), out=n)
     scale = (n * n).mean(0).add_(_EPS).rsqrt_()
     n.mul_(scale)
     return padded, scale
+
+
+def _padded(like: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """A buffer as long as the FFT, zero beyond the length of ``like``, and the part to be written."""
+    padded = like.new_empty(*like.shape[:-1], size)
+    padded[..., like.shape[-1] :] = 0
+    return padded, padded[..., : like.shape[-1]]
 
 
 def _spectrum_grad(source: Tensor, result: Tensor) -> Tensor:
