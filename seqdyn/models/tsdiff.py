@@ -176,6 +176,12 @@ class TSDiff(Model):
             E \left| \epsilon - \epsilon_\theta(\sqrt{\bar\alpha_t} x_0 + \sqrt{1 - \bar\alpha_t} \epsilon,\,
             t) \right|^2
         """
+        length, wanted = batch["target"].shape[1], self.prior_length + self.window_length
+        if length != wanted:
+            raise ValueError(
+                f"the batch has windows of {length} steps, this model needs {wanted} (lags, context and forecast); "
+                f"use model.datamodule(data) or SequenceDataModule(data, length={wanted})."
+            )
         windows = self._windows(batch["target"].to(self.dtype), batch["observed"])
         step = torch.randint(self.hparams.num_diffusion_steps, (len(windows.values),), device=self.device)
         noise = torch.randn_like(windows.values)

@@ -11,6 +11,7 @@ import xarray as xr
 
 from seqdyn.data import future_times
 from seqdyn.data.schema import describe
+from seqdyn.data.sequences import SequenceDataModule
 from seqdyn.errors import NotFittedError
 from seqdyn.models import TSDiff
 
@@ -281,3 +282,15 @@ def test_verbs_need_a_fitted_model(verb: str, make_data: Make) -> None:
 
     with pytest.raises(NotFittedError, match=r"call model.fit\(data\)"):
         getattr(model, verb)(4 if verb == "sample" else make_data())
+
+
+@pytest.mark.parametrize("length", [11, 13])
+def test_windows_of_another_length_are_refused(length: int, make_model: Make, make_data: Make) -> None:
+    model = make_model(lags=())
+    wanted = model.window_length
+    windows = SequenceDataModule(make_data(), length=wanted + length - 12)
+
+    with pytest.raises(
+        ValueError, match=rf"windows of {wanted + length - 12} steps, this model needs {wanted}"
+    ):
+        model.fit(windows, max_epochs=1, enable_progress_bar=False)
