@@ -179,8 +179,8 @@ class TSDiff(Model):
         length, wanted = batch["target"].shape[1], self.prior_length + self.window_length
         if length != wanted:
             raise ValueError(
-                f"the batch has windows of {length} steps, this model needs {wanted} (lags, context and forecast); "
-                f"use model.datamodule(data) or SequenceDataModule(data, length={wanted})."
+                f"the batch has windows of {length} steps, this model needs {wanted} (lags, context and "
+                f"forecast); use model.datamodule(data) or SequenceDataModule(data, length={wanted})."
             )
         windows = self._windows(batch["target"].to(self.dtype), batch["observed"])
         step = torch.randint(self.hparams.num_diffusion_steps, (len(windows.values),), device=self.device)
