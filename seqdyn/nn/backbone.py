@@ -174,12 +174,10 @@ def predict(x: Tensor, shifts: Tensor, operators: Operators, covariates: Tensor 
     h = h.relu_().unflatten(1, (batch, length))
     if covariates is not None:
         covariates = covariates.permute(2, 0, 1)
-    total, last = None, operators.blocks[-1]
+    total, last = operators.head_bias, operators.blocks[-1]
     for block, shift in zip(operators.blocks, shifts.unbind(0), strict=True):
         g = gate(h, (shift + block.residual_bias)[..., None], block, covariates).flatten(1)
-        total = (
-            torch.addmm(operators.head_bias, block.skip, g) if total is None else _add(total, block.skip, g)
-        )
+        total = _add(total, block.skip, g)
         if block is not last:  # nothing reads the last residual
             h = _add(h.flatten(1), block.residual, g).view_as(h)
     return torch.addmm(operators.decode_bias, total.relu_().mT, operators.decode).view(
@@ -188,8 +186,10 @@ def predict(x: Tensor, shifts: Tensor, operators: Operators, covariates: Tensor 
 
 
 def _add(base: Tensor, weight: Tensor, g: Tensor) -> Tensor:
-    """``base + weight @ g``, in place where no gradient needs the old values."""
-    return torch.addmm(base, weight, g) if torch.is_grad_enabled() else base.addmm_(weight, g)
+    """``base + weight @ g``; in place where no gradient needs the old values, unless it is a bias to expand."""
+    if torch.is_grad_enabled() or base.shape != g.shape:
+        return torch.addmm(base, weight, g)
+    return base.addmm_(weight, g)
 
 
 class FrozenBackbone:

@@ -59,6 +59,4 @@ if __name__ == "__main__":
     if processes > 1:
         options |= {"strategy": "ddp", "devices": processes}
     val = data.isel(time=slice(20, None))
-    model.fit(
-        data, val=val, max_epochs=epochs, run_dir=folder, resume=True, checkpoint_every=2, **options
-    )
+    model.fit(data, val=val, max_epochs=epochs, run_dir=folder, resume=True, checkpoint_every=2, **options)
