@@ -186,7 +186,7 @@ def predict(x: Tensor, shifts: Tensor, operators: Operators, covariates: Tensor 
 
 
 def _add(base: Tensor, weight: Tensor, g: Tensor) -> Tensor:
-    """``base + weight @ g``; in place where no gradient needs the old values, unless it is a bias to expand."""
+    """``base + weight @ g``, in place where no gradient needs the old values and nothing expands."""
     if torch.is_grad_enabled() or base.shape != g.shape:
         return torch.addmm(base, weight, g)
     return base.addmm_(weight, g)
