@@ -161,11 +161,15 @@ def test_interrupting_a_fit_is_a_keyboard_interrupt_and_can_be_done_again(
         def on_train_batch_end(self, *args: Any) -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
-    handler = signal.getsignal(signal.SIGINT)
-    for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
-            model_class().fit(data, max_epochs=1, callbacks=Interrupt(), enable_progress_bar=False)
-    assert signal.getsignal(signal.SIGINT) is handler
+    # A shell starts its background jobs with the signal ignored.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                model_class().fit(data, max_epochs=1, callbacks=Interrupt(), enable_progress_bar=False)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, inherited)
 
 
 def test_a_trainer_of_the_users_trains_and_logs_too(model_class: Any, data: xr.Dataset) -> None:
