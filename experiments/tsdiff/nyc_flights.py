@@ -169,8 +169,8 @@ def main() -> None:
                 continue
             folder.mkdir(parents=True, exist_ok=True)
             row, scores = run(one, folder)
-            append_row(row, arguments.results)
             scores.to_netcdf(folder / "scores.part")
+            append_row(row, arguments.results)
             os.replace(folder / "scores.part", folder / "scores.nc")
             logger.info("%s", row)
     print(table(arguments.runs, config).to_string(index=False))

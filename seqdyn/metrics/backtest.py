@@ -220,9 +220,10 @@ def _stamp(value: Any, data: xr.Dataset) -> str:
 def _window_seed(seed: int | None, windows_after: int) -> int | None:
     if seed is None:
         return None
-    if seed < 0:
+    if not isinstance(seed, numbers.Integral) or seed < 0:
         raise ValueError(
-            f"seed must be at least 0, got {seed}; pass seed=0, or seed=None for the ambient stream."
+            f"seed must be a whole number of at least 0, got {seed!r}; pass seed=0, "
+            "or seed=None for the ambient stream."
         )
     # 62 bits: every generator and a netCDF attribute hold it.
     return int(np.random.SeedSequence([seed, windows_after]).generate_state(1, np.uint64)[0]) >> 2

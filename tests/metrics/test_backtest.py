@@ -344,7 +344,9 @@ def test_it_warns_on_numeric_time_too(data: xr.Dataset) -> None:
             {"prediction_length": 9},
             r"has 6 steps, but a window has 9; pass prediction_length=6",
         ),
-        (Climate(), {"seed": -1}, r"seed must be at least 0, got -1"),
+        (Climate(), {"seed": -1}, r"seed must be a whole number of at least 0, got -1"),
+        (Climate(), {"seed": 1.5}, r"seed must be a whole number of at least 0, got 1.5"),
+        (Climate(), {"seed": "0"}, r"seed must be a whole number of at least 0, got '0'"),
     ],
 )
 def test_impossible_requests_name_the_remedy(
