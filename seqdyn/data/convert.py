@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def forecast_dataset(
     context: xr.Dataset,
     *,
     model: str,
-    seed: int | None,
+    seed: int,
     attrs: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """Draws (S, M, P, C) of the steps after ``context`` as a forecast dataset.
@@ -86,13 +87,16 @@ def forecast_dataset(
         attrs: Further attributes.
 
     Returns:
-        ``target (sample, series, time, feature)``; attrs ``model``, ``seqdyn_version`` and, unless None,
-        ``seed``.
+        ``target (sample, series, time, feature)``; attrs ``model``, ``seqdyn_version`` and ``seed``.
+
+    Warns:
+        UserWarning: If a series ends before the others do: its forecast starts where theirs start.
     """
     from seqdyn import __version__
 
+    _warn_of_early_ends(context)
     target, time = context[TARGET], context[TIME]
-    facts = {"model": model, "seqdyn_version": __version__, **({} if seed is None else {"seed": seed})}
+    facts = {"model": model, "seqdyn_version": __version__, "seed": seed}
     return xr.Dataset(
         {TARGET: ((SAMPLE, SERIES, TIME, FEATURE), values, dict(target.attrs))},
         {
@@ -103,6 +107,25 @@ def forecast_dataset(
         },
         {**facts, **(attrs or {})},
     )
+
+
+def _warn_of_early_ends(context: xr.Dataset) -> None:
+    context = context.transpose(SERIES, TIME, FEATURE, ...)
+    seen = observed_mask(context).any(axis=2)  # (M, T)
+    early = np.flatnonzero(seen.any(axis=1) & ~seen[:, -1])
+    if early.size:
+        names, times = context[SERIES].values[early].tolist(), context[TIME].values
+        last = times.size - 1 - seen[early[0], ::-1].argmax()
+        end = times[last]
+        end = np.datetime_as_string(end, unit="m") if times.dtype.kind == "M" else end.item()
+        others = f" and {early.size - 1} more end" if early.size > 1 else " ends"
+        warnings.warn(
+            f"{names[0]!r}{others} before the data do, yet forecasts start after the end of the data "
+            f"({names[0]!r} ends {end}). For a forecast from its own end pass it alone: "
+            f"data.sel(series=[{names[0]!r}]).isel(time=slice(0, {last + 1})).",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def to_pandas(data: xr.Dataset, *, padding: bool = False) -> pd.DataFrame:

@@ -91,8 +91,8 @@ class _Baseline(abc.ABC):
         Args:
             context: Sequences with the features and the frequency of the training data; any series.
             num_samples: Sample paths S.
-            seed: Seed of the draws. A path belongs to (seed, series label, sample index), whatever else is
-                forecast.
+            seed: Seed of the draws; ``None`` takes one from the ambient stream. A path belongs to (seed,
+                series label, sample index), whatever else is forecast.
             batch_size: Accepted as by every model; all series are computed at once here.
 
         Returns:
@@ -108,6 +108,7 @@ class _Baseline(abc.ABC):
             raise ValueError(f"num_samples must be at least 1, got {num_samples}; 100 is usual.")
         check_sequences(context, min_length=self._min_length())
         check_alike(context, self.data_info)
+        seed = ambient_seed(seed)
         values = self._draw(context, num_samples, seed)
         return forecast_dataset(values, context, model=type(self).__name__, seed=seed)
 
@@ -178,7 +179,7 @@ class _Baseline(abc.ABC):
         """Fewest steps of a context."""
 
     @abc.abstractmethod
-    def _draw(self, context: xr.Dataset, num_samples: int, seed: int | None) -> np.ndarray:
+    def _draw(self, context: xr.Dataset, num_samples: int, seed: int) -> np.ndarray:
         """Sample paths of a checked context, (S, M, P, C)."""
 
     def _learn(self, data: xr.Dataset) -> dict[str, torch.Tensor]:
@@ -223,11 +224,11 @@ class SeasonalEnsemble(_Baseline):
     def _min_length(self) -> int:
         return self.season_length
 
-    def _draw(self, context: xr.Dataset, num_samples: int, seed: int | None) -> np.ndarray:
+    def _draw(self, context: xr.Dataset, num_samples: int, seed: int) -> np.ndarray:
         lengths = self.season_length, self.num_seasons, self.prediction_length
         seasons = last_seasons(context, *lengths)  # (K, M, P, C)
         num_blocks = math.ceil(num_samples / self.num_seasons)
-        keys = _normals(ambient_seed(seed), context, num_blocks * self.num_seasons)  # (M, blocks * K)
+        keys = _normals(seed, context, num_blocks * self.num_seasons)  # (M, blocks * K)
         order = keys.reshape(len(keys), num_blocks, self.num_seasons).argsort(axis=2)
         chosen = order.reshape(len(keys), -1)[:, :num_samples].T  # (S, M)
         return np.take_along_axis(seasons, chosen[:, :, None, None], axis=0)
@@ -255,7 +256,7 @@ class SeasonalNaive(_Baseline):
     def _min_length(self) -> int:
         return self.season_length
 
-    def _draw(self, context: xr.Dataset, num_samples: int, seed: int | None) -> np.ndarray:
+    def _draw(self, context: xr.Dataset, num_samples: int, seed: int) -> np.ndarray:
         last = last_seasons(context, self.season_length, 1, self.prediction_length)
         return last.repeat(num_samples, axis=0)
 
@@ -380,13 +381,13 @@ class LinearForecaster(_Baseline):
             for name, shape in zip(WindowRegression._fields, shapes, strict=True)
         )
 
-    def _draw(self, context: xr.Dataset, num_samples: int, seed: int | None) -> np.ndarray:
+    def _draw(self, context: xr.Dataset, num_samples: int, seed: int) -> np.ndarray:
         regression = WindowRegression(**{name: tensor.numpy() for name, tensor in self._tensors.items()})
         values, observed = _arrays(context)
         _check_features_observed(context, observed)
         mean, scale = regression.predict(fill_forward(values, observed)[:, -self.context_length :])
         residuals = regression.residuals
-        position = ndtr(_normals(ambient_seed(seed), context, num_samples)).T * len(residuals)  # (S, M)
+        position = ndtr(_normals(seed, context, num_samples)).T * len(residuals)  # (S, M)
         chosen = np.minimum(position.astype(int), len(residuals) - 1)
         paths = scale * (mean + residuals[chosen])  # (S, M, P, C)
         return paths if self.lower is None else np.maximum(paths, self.lower)

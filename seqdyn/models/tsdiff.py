@@ -276,7 +276,7 @@ class TSDiff(Model):
             covariates = cut(covariates, start, end + horizon)
         draws, states = self._draw(target, observed, covariates, labels, options, horizon, steps)
         result = forecast_dataset(
-            draws.numpy(), context, model=type(self).__name__, seed=seed, attrs=options.provenance()
+            draws.numpy(), context, model=type(self).__name__, seed=options.seed, attrs=options.provenance()
         )
         if steps:
             dims = ("step", SAMPLE, SERIES, TIME, FEATURE)
@@ -368,7 +368,7 @@ class TSDiff(Model):
         result = data[[TARGET]].copy()
         result[TARGET] = ((SAMPLE, SERIES, TIME, FEATURE), filled, dict(data[TARGET].attrs))
         result[OBSERVED] = ((SERIES, TIME, FEATURE), ~missing)
-        return result.assign_attrs(**self._provenance(seed), **options.provenance())
+        return result.assign_attrs(**self._provenance(options.seed), **options.provenance())
 
     def sample(
         self,
@@ -427,7 +427,7 @@ class TSDiff(Model):
                 TIME: np.arange(self.window_length),
                 FEATURE: list(features),
             },
-            attrs=self._provenance(seed) | options.provenance(),
+            attrs=self._provenance(options.seed) | options.provenance(),
         )
 
     # Inside ---------------------------------------------------------------------------------------------
@@ -515,11 +515,11 @@ class TSDiff(Model):
             progress,
         )
 
-    def _provenance(self, seed: int | None) -> dict[str, Any]:
+    def _provenance(self, seed: int) -> dict[str, Any]:
         return {
             "model": type(self).__name__,
             "seqdyn_version": __version__,
-            "seed": "none" if seed is None else seed,
+            "seed": seed,
         }
 
     def _check(self, data: xr.Dataset) -> None:

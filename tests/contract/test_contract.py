@@ -154,6 +154,14 @@ def test_equal_seeds_give_equal_forecasts_and_others_differ(
     assert first["target"].equals(forecast(line, fitted, data, seed=1)["target"]) is not line.draws
 
 
+def test_a_forecast_without_a_seed_says_which_one_it_took(line: Line, fitted: Any, data: xr.Dataset) -> None:
+    with seqdyn.rng.fork_rng(11):
+        first, second = (forecast(line, fitted, data, seed=None) for _ in range(2))
+
+    assert first["target"].equals(second["target"]) is not line.draws
+    xr.testing.assert_identical(forecast(line, fitted, data, seed=first.attrs["seed"]), first)
+
+
 def test_the_callers_random_state_is_untouched(line: Line, fitted: Any, data: xr.Dataset) -> None:
     model = line.make()
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()

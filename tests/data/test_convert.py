@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -184,7 +185,21 @@ def test_a_forecast_continues_its_context() -> None:
     check_sequences(forecast.mean("sample", keep_attrs=True))
     local = pd.DatetimeIndex(joined.values).tz_localize("UTC").tz_convert("Europe/Zurich")
     assert (local == pd.date_range("2024-03-20", periods=45, tz="Europe/Zurich")).all()
-    assert "seed" not in forecast_dataset(values, context, model="TSDiff", seed=None).attrs
+
+
+def test_a_series_that_ends_early_is_named() -> None:
+    context, values = panel(), np.zeros((5, 2, 2, 2))
+    observed = context["observed"].copy()
+    observed[{"series": 1, "time": slice(-3, None)}] = False
+    name, end = context["series"].values[1], str(context["time"].values[-4])[:10]
+    message = rf"'{name}' ends before the data do, .*\('{name}' ends {end}.* data.sel\(series=\['{name}'\]\)"
+
+    with pytest.warns(UserWarning, match=message):
+        forecast_dataset(values, context.assign(observed=observed), model="TSDiff", seed=0)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        forecast_dataset(values, context, model="TSDiff", seed=0)
 
 
 def test_draws_and_quantiles_become_long_tables() -> None:
