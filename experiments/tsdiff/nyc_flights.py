@@ -23,6 +23,7 @@ import yaml
 
 import seqdyn.models
 from experiments.record import append_row, provenance
+from experiments.tsdiff.features import add_covariates
 from seqdyn import datasets, evaluate
 from seqdyn.metrics import pool
 
@@ -45,6 +46,8 @@ class Config:
     arguments: dict[str, Any]
     fit: dict[str, Any]
     forecast: dict[str, Any]
+    covariates: bool  # give the model what is known of the day ahead
+    whole_numbers: bool  # round its draws, as counts are
     data: str
     num_windows: int
     num_samples: int
@@ -62,6 +65,8 @@ def rows(config: dict[str, Any]) -> list[Config]:
             arguments=model["arguments"],
             fit=model.get("fit", {}),
             forecast=model.get("forecast", {}),
+            covariates=model.get("covariates", False),
+            whole_numbers=model.get("whole_numbers", False),
             data=config["data"],
             num_windows=config["num_windows"],
             num_samples=config["num_samples"],
@@ -72,6 +77,20 @@ def rows(config: dict[str, Any]) -> list[Config]:
     ]
 
 
+class WholeNumbers:
+    """A fitted model whose draws are rounded to whole numbers."""
+
+    def __init__(self, model: Any, prediction_length: int) -> None:
+        self.model, self.data_info, self.prediction_length = model, model.data_info, prediction_length
+
+    def forecast(
+        self, context: xr.Dataset, *, future_covariates: xr.DataArray | None = None, **options: Any
+    ) -> xr.Dataset:
+        if future_covariates is not None:
+            options["future_covariates"] = future_covariates
+        return self.model.forecast(context, **options).round()
+
+
 def run(config: Config, folder: Path) -> tuple[dict[str, Any], xr.Dataset]:
     """Fit before the week, forecast its days, score them.
 
@@ -80,6 +99,7 @@ def run(config: Config, folder: Path) -> tuple[dict[str, Any], xr.Dataset]:
     """
     data = datasets.load(config.data)
     data = data.isel(time=data["time"].values < np.datetime64(config.end))
+    data = add_covariates(data) if config.covariates else data
     model = getattr(seqdyn.models, config.class_name)(**config.arguments)
     horizon = config.arguments.get("prediction_length", 24)
     train = data.isel(time=slice(0, -config.num_windows * horizon))
@@ -88,7 +108,7 @@ def run(config: Config, folder: Path) -> tuple[dict[str, Any], xr.Dataset]:
     model.fit(train, seed=config.seed, **config.fit, **options)
     fit_seconds, clock = time.process_time() - clock, time.process_time()
     scores = evaluate(
-        model,
+        WholeNumbers(model, horizon) if config.whole_numbers else model,
         data,
         num_windows=config.num_windows,
         num_samples=config.num_samples,
@@ -96,7 +116,8 @@ def run(config: Config, folder: Path) -> tuple[dict[str, Any], xr.Dataset]:
         keep_forecasts=True,
         **config.forecast,
     )
-    used, unused = coverage_by_use(scores, data)
+    hits, cells = coverage_by_use(scores, data)
+    used, unused = hits / cells
     row = {
         "model": config.model,
         "week": config.week,
@@ -112,28 +133,31 @@ def run(config: Config, folder: Path) -> tuple[dict[str, Any], xr.Dataset]:
     return row, scores
 
 
-def coverage_by_use(scores: xr.Dataset, data: xr.Dataset) -> tuple[float, float]:
-    """Coverage of the 80 % interval on cells whose hour was used in the 14 days before, and on the others."""
+def coverage_by_use(scores: xr.Dataset, data: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Cells inside the 80 % interval and all cells, in hours used in the 14 days before and in the others."""
     forecast = scores["forecast"]
     truth = data["target"].sel(time=forecast["time"])
     low, high = (forecast.quantile(q, dim="sample") for q in (0.1, 0.9))
     inside = (truth >= low) & (truth <= high)
     before = [data["target"].shift(time=24 * day).sel(time=forecast["time"]) for day in range(1, SEASONS + 1)]
     used = xr.concat(before, "day").max("day") > 0
-    return float(inside.where(used).mean()), float(inside.where(~used).mean())
+    hits = [int((inside & group).sum()) for group in (used, ~used)]
+    return np.array(hits), np.array([int(group.sum()) for group in (used, ~used)])
 
 
 def table(runs: Path, config: dict[str, Any]) -> pd.DataFrame:
-    """Scores pooled over the weeks, one row a model and seed."""
-    found = []
+    """Scores pooled over the weeks, one row a model and seed; coverage is that of the 80 % interval."""
+    found, data = [], datasets.load(config["data"])
     for name in config["models"]:
         for seed in config["seeds"]:
             weeks = [runs / f"{name}-{week}-{seed}" / "scores.nc" for week in config["weeks"]]
             if all(path.exists() for path in weeks):
-                pooled = pool([xr.load_dataset(path) for path in weeks])
-                found.append(
-                    {"model": name, "seed": seed, "crps": float(pooled["crps"]), "nd": float(pooled["nd"])}
-                )
+                scores = [xr.load_dataset(path) for path in weeks]
+                pooled, covered = pool(scores), [coverage_by_use(one, data) for one in scores]
+                row = {"model": name, "seed": seed, "crps": float(pooled["crps"]), "nd": float(pooled["nd"])}
+                hits, cells = np.sum(covered, axis=0)
+                row |= {"coverage_used": hits[0] / cells[0], "coverage_unused": hits[1] / cells[1]}
+                found.append(row | {"minimum": min(float(one["forecast"].min()) for one in scores)})
     return pd.DataFrame(found)
 
 

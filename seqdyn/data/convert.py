@@ -111,7 +111,7 @@ def forecast_dataset(
 
 def _warn_of_early_ends(context: xr.Dataset) -> None:
     context = context.transpose(SERIES, TIME, FEATURE, ...)
-    seen = observed_mask(context).any(axis=2)  # (M, T)
+    seen = np.asarray(observed_mask(context).any(axis=2))  # (M, T)
     early = np.flatnonzero(seen.any(axis=1) & ~seen[:, -1])
     if early.size:
         names, times = context[SERIES].values[early].tolist(), context[TIME].values
