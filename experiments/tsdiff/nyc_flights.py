@@ -117,7 +117,7 @@ def run(config: Config, folder: Path) -> tuple[dict[str, Any], xr.Dataset]:
         **config.forecast,
     )
     hits, cells = coverage_by_use(scores, data)
-    used, unused = hits / cells
+    used, unused = (hits / cells).tolist()
     row = {
         "model": config.model,
         "week": config.week,
