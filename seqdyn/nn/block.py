@@ -131,19 +131,21 @@ class _Gate(torch.autograd.Function):
         sigmoid = o.sigmoid_()
         if not keeps:
             return tanh.mul_(sigmoid)
+        g = tanh * sigmoid
+        # d(tanh sigmoid) = sigmoid + tanh sigmoid (1 - tanh - sigmoid)
+        slope = sigmoid.addcmul_(tanh.neg_().add_(1).sub_(sigmoid), g)
         extra = (source if trains else None, active if ctx.needs_input_grad[4] else None)
-        ctx.save_for_backward(padded, scale, spectrum, y, weight, tanh, sigmoid, *extra)
+        ctx.save_for_backward(padded, scale, spectrum, y, weight, slope, *extra)
         ctx.shift_shape = shift.shape
-        return tanh * sigmoid
+        return g
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        padded, scale, spectrum, y, weight, tanh, sigmoid, source, active = ctx.saved_tensors
+        padded, scale, spectrum, y, weight, slope, source, active = ctx.saved_tensors
         wants = ctx.needs_input_grad
         length, rows, size = grad.shape[-1], grad.shape[0], padded.shape[-1]
-        # d(tanh sigmoid) = sigmoid (1 + tanh (1 - tanh - sigmoid))
-        d_o = torch.addcmul(sigmoid, tanh * sigmoid, (1 - tanh).sub_(sigmoid)).mul_(grad)
+        d_o = slope * grad
         flat = d_o.view(rows, -1)
         d_weight = flat @ active.view(rows, -1).mT if wants[4] else None
         d_bias = flat.sum(1, keepdim=True) if wants[5] else None
@@ -154,11 +156,13 @@ class _Gate(torch.autograd.Function):
 
         result = torch.fft.rfft(padded_d_y)
         d_spectrum = _spectrum_grad(source, result) if wants[2] else None
-        d_norm = torch.fft.irfft(result.mul_(spectrum.conj()), n=size)[..., :length]
+        result.mul_(spectrum.conj().resolve_conj())  # a lazy conjugate would slow down the product
+        d_norm = torch.fft.irfft(result, n=size)[..., :length]
         # Layer norm without gain: scale (d - mean d - n mean(d n)).
         n = padded[..., :length]
-        inner = (d_norm * n).mean(0)
-        d_z = d_o.addcmul_((d_norm - d_norm.mean(0)).addcmul_(n, inner[None], value=-1), scale[None])
+        mean, inner = d_norm.mean(0), (d_norm * n).mean(0)
+        d_z = d_o.addcmul_(d_norm, scale[None]).sub_(mean.mul_(scale))
+        d_z.addcmul_(n, inner.mul_(scale)[None], value=-1)
         d_shift = _sum_to(d_z, ctx.shift_shape) if wants[1] else None
         return d_z, d_shift, d_spectrum, d_offset, d_weight, d_bias, d_drive
 
