@@ -48,6 +48,7 @@ class Config:
     forecast: dict[str, Any]
     covariates: bool  # give the model what is known of the day ahead
     whole_numbers: bool  # round its draws, as counts are
+    fit_of: str  # name of the model whose fit this is: its own, or another's that is scored in a second way
     data: str
     num_windows: int
     num_samples: int
@@ -67,6 +68,7 @@ def rows(config: dict[str, Any]) -> list[Config]:
             forecast=model.get("forecast", {}),
             covariates=model.get("covariates", False),
             whole_numbers=model.get("whole_numbers", False),
+            fit_of=model.get("fit_of", name),
             data=config["data"],
             num_windows=config["num_windows"],
             num_samples=config["num_samples"],
@@ -91,7 +93,12 @@ class WholeNumbers:
         return self.model.forecast(context, **options).round()
 
 
-def run(config: Config, folder: Path) -> tuple[dict[str, Any], xr.Dataset]:
+def folder(runs: Path, config: Config, model: str) -> Path:
+    """Where a model's results for a row's week and seed are."""
+    return runs / f"{model}-{config.week}-{config.seed}"
+
+
+def run(config: Config, runs: Path) -> tuple[dict[str, Any], xr.Dataset]:
     """Fit before the week, forecast its days, score them.
 
     Returns:
@@ -104,7 +111,7 @@ def run(config: Config, folder: Path) -> tuple[dict[str, Any], xr.Dataset]:
     horizon = config.arguments.get("prediction_length", 24)
     train = data.isel(time=slice(0, -config.num_windows * horizon))
     clock = time.process_time()
-    options = {"run_dir": folder / "run", "resume": True} if config.fit else {}
+    options = {"run_dir": folder(runs, config, config.fit_of) / "run", "resume": True} if config.fit else {}
     model.fit(train, seed=config.seed, **config.fit, **options)
     fit_seconds, clock = time.process_time() - clock, time.process_time()
     scores = evaluate(
@@ -187,15 +194,15 @@ def main() -> None:
     wanted = {"model": arguments.only, "week": arguments.week, "seed": arguments.seed}
     if not arguments.table:
         for one in rows(config):
-            folder = arguments.runs / f"{one.model}-{one.week}-{one.seed}"
+            place = folder(arguments.runs, one, one.model)
             chosen = all(value is None or getattr(one, name) == value for name, value in wanted.items())
-            if not chosen or (folder / "scores.nc").exists():
+            if not chosen or (place / "scores.nc").exists():
                 continue
-            folder.mkdir(parents=True, exist_ok=True)
-            row, scores = run(one, folder)
-            scores.to_netcdf(folder / "scores.part")
+            place.mkdir(parents=True, exist_ok=True)
+            row, scores = run(one, arguments.runs)
+            scores.to_netcdf(place / "scores.part")
             append_row(row, arguments.results)
-            os.replace(folder / "scores.part", folder / "scores.nc")
+            os.replace(place / "scores.part", place / "scores.nc")
             logger.info("%s", row)
     print(table(arguments.runs, config).to_string(index=False))
 
