@@ -124,7 +124,7 @@ def run(config: Config, runs: Path) -> tuple[dict[str, Any], xr.Dataset]:
         **config.forecast,
     )
     hits, cells = coverage_by_use(scores, data)
-    used, unused = (hits / cells).tolist()
+    used, unused, _ = (hits / cells).tolist()
     row = {
         "model": config.model,
         "week": config.week,
@@ -141,15 +141,24 @@ def run(config: Config, runs: Path) -> tuple[dict[str, Any], xr.Dataset]:
 
 
 def coverage_by_use(scores: xr.Dataset, data: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Cells inside the 80 % interval and all cells, in hours used in the 14 days before and in the others."""
+    """Cells inside the 80 % interval and all cells, in hours used in the 14 days before and in the others.
+
+    The third pair counts cells of used hours whose randomised PIT lies between 0.1 and 0.9. Of whole numbers
+    an interval holds more than its share, because truths on its ends count; the PIT counts a part of them.
+    """
     forecast = scores["forecast"]
     truth = data["target"].sel(time=forecast["time"])
     low, high = (forecast.quantile(q, dim="sample") for q in (0.1, 0.9))
     inside = (truth >= low) & (truth <= high)
     before = [data["target"].shift(time=24 * day).sel(time=forecast["time"]) for day in range(1, SEASONS + 1)]
     used = xr.concat(before, "day").max("day") > 0
-    hits = [int((inside & group).sum()) for group in (used, ~used)]
-    return np.array(hits), np.array([int(group.sum()) for group in (used, ~used)])
+    central = (scores["pit"] >= 0.1) & (scores["pit"] <= 0.9)
+    groups = ((inside, used), (inside, ~used), (central, used))
+    hits, cells = (
+        [int(x.sum()) for x in (hit & group for hit, group in groups)],
+        [int(g.sum()) for _, g in groups],
+    )
+    return np.array(hits), np.array(cells)
 
 
 def table(runs: Path, config: dict[str, Any]) -> pd.DataFrame:
@@ -163,7 +172,7 @@ def table(runs: Path, config: dict[str, Any]) -> pd.DataFrame:
                 pooled, covered = pool(scores), [coverage_by_use(one, data) for one in scores]
                 row = {"model": name, "seed": seed, "crps": float(pooled["crps"]), "nd": float(pooled["nd"])}
                 hits, cells = np.sum(covered, axis=0)
-                row |= {"coverage_used": hits[0] / cells[0], "coverage_unused": hits[1] / cells[1]}
+                row |= dict(zip(("coverage_used", "coverage_unused", "pit_used"), hits / cells, strict=True))
                 found.append(row | {"minimum": min(float(one["forecast"].min()) for one in scores)})
     return pd.DataFrame(found)
 
