@@ -1,8 +1,8 @@
-"""The package's three own exception and warning classes."""
+"""The package's four own exception and warning classes."""
 
 from __future__ import annotations
 
-__all__ = ["ConvergenceWarning", "NonFiniteError", "NotFittedError"]
+__all__ = ["ConvergenceWarning", "EarlyEndWarning", "NonFiniteError", "NotFittedError"]
 
 
 class NotFittedError(RuntimeError):
@@ -15,3 +15,7 @@ class NonFiniteError(RuntimeError):
 
 class ConvergenceWarning(UserWarning):
     """An iterative routine stopped before it reached its tolerance."""
+
+
+class EarlyEndWarning(UserWarning):
+    """A series ends before the data do, so that its forecast does not start at its own end."""

@@ -19,6 +19,8 @@ from seqdyn.data.checks import plain
 from seqdyn.data.names import COVARIATES, FEATURE, PARTICLE, SAMPLE, SERIES, TARGET, TIME, X
 from seqdyn.data.schema import check_snapshots, future_times, observed_mask
 from seqdyn.data.tables import from_pandas
+from seqdyn.data.times import local_time
+from seqdyn.errors import EarlyEndWarning
 
 __all__ = ["forecast_dataset", "from_numpy", "from_pandas", "stack_snapshots", "to_netcdf", "to_pandas"]
 
@@ -90,7 +92,7 @@ def forecast_dataset(
         ``target (sample, series, time, feature)``; attrs ``model``, ``seqdyn_version`` and ``seed``.
 
     Warns:
-        UserWarning: If a series ends before the others do: its forecast starts where theirs start.
+        EarlyEndWarning: If a series ends before the others do: its forecast starts where theirs start.
     """
     from seqdyn import __version__
 
@@ -116,15 +118,14 @@ def _warn_of_early_ends(context: xr.Dataset) -> None:
     if early.size:
         names, times = context[SERIES].values[early].tolist(), context[TIME].values
         last = times.size - 1 - seen[early[0], ::-1].argmax()
-        end = times[last]
-        end = np.datetime_as_string(end, unit="m") if times.dtype.kind == "M" else end.item()
+        end = local_time(times[last], context[TIME].attrs.get("timezone"))
         others = f" and {early.size - 1} more end" if early.size > 1 else " ends"
         warnings.warn(
             f"{names[0]!r}{others} before the data do, yet forecasts start after the end of the data "
             f"({names[0]!r} ends {end}). For a forecast from its own end pass it alone: "
             f"data.sel(series=[{names[0]!r}]).isel(time=slice(0, {last + 1})).",
-            UserWarning,
-            stacklevel=2,
+            EarlyEndWarning,
+            stacklevel=4,  # whoever called the model's forecast
         )
 
 

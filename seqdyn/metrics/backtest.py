@@ -9,7 +9,6 @@ import warnings
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from seqdyn.data.schema import (
@@ -22,6 +21,8 @@ from seqdyn.data.schema import (
     check_sequences,
     observed_mask,
 )
+from seqdyn.data.times import local_time
+from seqdyn.errors import EarlyEndWarning
 from seqdyn.metrics.pooling import SUMS, pool, score_window
 
 __all__ = ["Forecaster", "evaluate"]
@@ -209,12 +210,7 @@ def _progress(num_windows: int, show: bool) -> Any:
 
 
 def _stamp(value: Any, data: xr.Dataset) -> str:
-    """A time for a message, local and with its offset where the data name a zone."""
-    time = data[TIME]
-    if time.dtype.kind != "M":
-        return str(value)
-    zone = time.attrs.get("timezone")
-    return str(pd.Timestamp(value) if zone is None else pd.Timestamp(value, tz="UTC").tz_convert(zone))
+    return local_time(value, data[TIME].attrs.get("timezone"))
 
 
 def _window_seed(seed: int | None, windows_after: int) -> int | None:
@@ -252,7 +248,11 @@ def _forecast(
 ) -> xr.DataArray:
     extra = {"future_covariates": data[COVARIATES].isel({TIME: steps})} if plan.takes_covariates else {}
     context = data.isel({TIME: slice(0, steps.start)})
-    forecast = model.forecast(context, num_samples=num_samples, seed=seed, **plan.options, **extra)[TARGET]
+    with warnings.catch_warnings():  # what is not observed is not scored
+        warnings.simplefilter("ignore", EarlyEndWarning)
+        forecast = model.forecast(context, num_samples=num_samples, seed=seed, **plan.options, **extra)[
+            TARGET
+        ]
     if forecast.sizes[TIME] < plan.length:
         raise ValueError(
             f"the forecast for the window starting at {_stamp(data[TIME].values[steps.start], data)} has "

@@ -22,6 +22,7 @@ from seqdyn.data import (
     to_netcdf,
     to_pandas,
 )
+from seqdyn.errors import EarlyEndWarning
 
 
 @pytest.mark.parametrize(("shape", "sizes"), [((5,), (1, 5, 1)), ((2, 5), (2, 5, 1)), ((2, 5, 3), (2, 5, 3))])
@@ -191,10 +192,10 @@ def test_a_series_that_ends_early_is_named() -> None:
     context, values = panel(), np.zeros((5, 2, 2, 2))
     observed = context["observed"].copy()
     observed[{"series": 1, "time": slice(-3, None)}] = False
-    name, end = context["series"].values[1], str(context["time"].values[-4])[:10]
+    name, end = context["series"].values[1], "2024-04-25 00:00:00\\+02:00"
     message = rf"'{name}' ends before the data do, .*\('{name}' ends {end}.* data.sel\(series=\['{name}'\]\)"
 
-    with pytest.warns(UserWarning, match=message):
+    with pytest.warns(EarlyEndWarning, match=message):
         forecast_dataset(values, context.assign(observed=observed), model="TSDiff", seed=0)
 
     with warnings.catch_warnings():
