@@ -17,9 +17,8 @@ from seqdyn._files import replacing
 from seqdyn.data.arrays import from_numpy
 from seqdyn.data.checks import plain
 from seqdyn.data.names import COVARIATES, FEATURE, PARTICLE, SAMPLE, SERIES, TARGET, TIME, X
-from seqdyn.data.schema import check_snapshots, future_times, observed_mask
+from seqdyn.data.schema import check_snapshots, future_times, local_time, observed_mask
 from seqdyn.data.tables import from_pandas
-from seqdyn.data.times import local_time
 from seqdyn.errors import EarlyEndWarning
 
 __all__ = ["forecast_dataset", "from_numpy", "from_pandas", "stack_snapshots", "to_netcdf", "to_pandas"]
@@ -118,7 +117,7 @@ def _warn_of_early_ends(context: xr.Dataset) -> None:
     if early.size:
         names, times = context[SERIES].values[early].tolist(), context[TIME].values
         last = times.size - 1 - seen[early[0], ::-1].argmax()
-        end = local_time(times[last], context[TIME].attrs.get("timezone"))
+        end = local_time(times[last], context)
         others = f" and {early.size - 1} more end" if early.size > 1 else " ends"
         warnings.warn(
             f"{names[0]!r}{others} before the data do, yet forecasts start after the end of the data "

@@ -26,6 +26,7 @@ import json
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from seqdyn.data.checks import (
@@ -93,6 +94,7 @@ __all__ = [
     "fingerprint",
     "frequency",
     "future_times",
+    "local_time",
     "observed_mask",
     "summary",
 ]
@@ -195,6 +197,14 @@ def observed_mask(data: xr.Dataset) -> np.ndarray:
         return np.ones(target.shape, dtype=bool)
     observed = data[OBSERVED].values
     return np.array(np.broadcast_to(observed if observed.ndim == 3 else observed[:, :, None], target.shape))
+
+
+def local_time(value: Any, data: xr.Dataset) -> str:
+    """A time of ``data`` for a message: a stamp is local and with its offset where the data name a zone."""
+    if data[TIME].dtype.kind != "M":
+        return str(value)
+    zone = data[TIME].attrs.get("timezone")
+    return str(pd.Timestamp(value) if zone is None else pd.Timestamp(value, tz="UTC").tz_convert(zone))
 
 
 def future_times(data: xr.Dataset, n: int) -> np.ndarray:

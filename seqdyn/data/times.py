@@ -20,7 +20,6 @@ __all__ = [
     "as_stamps",
     "check_timezone",
     "infer_freq",
-    "local_time",
     "normalize_freq",
     "resolve_freq",
     "time_grid",
@@ -228,12 +227,3 @@ def _split(text: str) -> tuple[str, str, str]:
     """Count, unit and anchor of an alias: "2W-SUN" → ("2", "W", "-SUN")."""
     match = re.fullmatch(r"([+-]?\d*\.?\d*)\s*([A-Za-z]+)(-[A-Za-z]{3})?", text)
     return (match[1], match[2], (match[3] or "").upper()) if match else ("", text, "")
-
-
-def local_time(value: object, timezone: str | None) -> str:
-    """A time step for a message: a stamp is local and with its offset where a zone is known."""
-    if not isinstance(value, np.datetime64 | pd.Timestamp | str):
-        return str(value)
-    return str(
-        pd.Timestamp(value) if timezone is None else pd.Timestamp(value, tz="UTC").tz_convert(timezone)
-    )

@@ -19,9 +19,9 @@ from seqdyn.data.schema import (
     TIME,
     WINDOW,
     check_sequences,
+    local_time,
     observed_mask,
 )
-from seqdyn.data.times import local_time
 from seqdyn.errors import EarlyEndWarning
 from seqdyn.metrics.pooling import SUMS, pool, score_window
 
@@ -192,8 +192,8 @@ def _warn_if_trained_on(model: object, data: xr.Dataset, first: int) -> None:
     seen_to = max(ends, key=lambda end: np.datetime64(end) if isinstance(end, str) else end)
     if (np.datetime64(seen_to) if isinstance(seen_to, str) else seen_to) >= start:
         warnings.warn(
-            f"the model was trained on data up to {_stamp(seen_to, data)}, but the first window starts "
-            f"at {_stamp(start, data)}: "
+            f"the model was trained on data up to {local_time(seen_to, data)}, but the first window starts "
+            f"at {local_time(start, data)}: "
             "scores of windows it has seen are too good. Train on "
             "data.isel(time=slice(0, -num_windows * prediction_length)).",
             UserWarning,
@@ -207,10 +207,6 @@ def _progress(num_windows: int, show: bool) -> Any:
     # None: shown on a terminal and in a notebook, not in a log.
     disable = None if show and num_windows > 1 else True
     return tqdm(range(num_windows), desc="evaluate", unit="window", disable=disable, leave=False)
-
-
-def _stamp(value: Any, data: xr.Dataset) -> str:
-    return local_time(value, data[TIME].attrs.get("timezone"))
 
 
 def _window_seed(seed: int | None, windows_after: int) -> int | None:
@@ -227,7 +223,7 @@ def _window_seed(seed: int | None, windows_after: int) -> int | None:
 
 def _check_observed(data: xr.Dataset, first: int) -> None:
     """Refuse windows in which nothing is observed, and a series that begins in one."""
-    observed, start = observed_mask(data), _stamp(data[TIME].values[first], data)
+    observed, start = observed_mask(data), local_time(data[TIME].values[first], data)
     if not observed[:, first:].any():
         raise ValueError(
             f"no value is observed in the windows from {start} on, so there is nothing to score; cut them "
@@ -255,7 +251,7 @@ def _forecast(
         ]
     if forecast.sizes[TIME] < plan.length:
         raise ValueError(
-            f"the forecast for the window starting at {_stamp(data[TIME].values[steps.start], data)} has "
+            f"the forecast for the window starting at {local_time(data[TIME].values[steps.start], data)} has "
             f"{forecast.sizes[TIME]} steps, but a window has {plan.length}; "
             f"pass prediction_length={forecast.sizes[TIME]}."
         )
