@@ -183,7 +183,8 @@ def test_without_a_seed_the_ambient_stream_decides(make_model: Make, make_data: 
 
     xr.testing.assert_identical(forecasts[0], forecasts[1])
     assert not forecasts[0].target.equals(forecasts[2].target)
-    assert "seed" not in forecasts[0].attrs
+    again = model.forecast(data, num_samples=2, progress=False, seed=forecasts[0].attrs["seed"])
+    xr.testing.assert_identical(again, forecasts[0])
 
 
 def test_series_of_equal_values_and_different_labels_get_different_draws(
