@@ -115,14 +115,19 @@ def _warn_of_early_ends(context: xr.Dataset) -> None:
     seen = np.asarray(observed_mask(context).any(axis=2))  # (M, T)
     early = np.flatnonzero(seen.any(axis=1) & ~seen[:, -1])
     if early.size:
-        names, times = context[SERIES].values[early].tolist(), context[TIME].values
-        last = times.size - 1 - seen[early[0], ::-1].argmax()
-        end = local_time(times[last], context)
+        names, ends = context[SERIES].values[early].tolist(), seen.shape[1] - seen[early, ::-1].argmax(axis=1)
+        end = local_time(context[TIME].values[ends[0] - 1], context)
         others = f" and {early.size - 1} more end" if early.size > 1 else " ends"
+        if early.size == seen.any(axis=1).sum():  # all of them
+            remedy = f"Cut the data at the last end: data.isel(time=slice(0, {ends.max()}))."
+        else:
+            remedy = (
+                "For a forecast from its own end pass it alone: "
+                f"data.sel(series=[{names[0]!r}]).isel(time=slice(0, {ends[0]}))."
+            )
         warnings.warn(
             f"{names[0]!r}{others} before the data do, yet forecasts start after the end of the data "
-            f"({names[0]!r} ends {end}). For a forecast from its own end pass it alone: "
-            f"data.sel(series=[{names[0]!r}]).isel(time=slice(0, {last + 1})).",
+            f"({names[0]!r} ends {end}). {remedy}",
             EarlyEndWarning,
             stacklevel=4,  # whoever called the model's forecast
         )

@@ -19,6 +19,7 @@ import torch
 import xarray as xr
 
 import seqdyn
+from seqdyn.errors import EarlyEndWarning
 from seqdyn.models import LinearForecaster, SeasonalEnsemble, SeasonalNaive, TSDiff
 from seqdyn.models.base import Model
 
@@ -160,6 +161,18 @@ def test_a_forecast_without_a_seed_says_which_one_it_took(line: Line, fitted: An
 
     assert first["target"].equals(second["target"]) is not line.draws
     xr.testing.assert_identical(forecast(line, fitted, data, seed=first.attrs["seed"]), first)
+
+
+def test_a_series_that_ends_early_is_named_on_the_callers_line(
+    line: Line, fitted: Any, data: xr.Dataset
+) -> None:
+    observed = xr.ones_like(data["target"], dtype=bool)
+    observed[1, -2:] = False
+
+    with pytest.warns(EarlyEndWarning) as record:
+        forecast(line, fitted, data.assign(observed=observed))
+
+    assert record[0].filename == __file__
 
 
 def test_the_callers_random_state_is_untouched(line: Line, fitted: Any, data: xr.Dataset) -> None:

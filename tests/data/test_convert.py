@@ -190,14 +190,24 @@ def test_a_forecast_continues_its_context() -> None:
 
 def test_a_series_that_ends_early_is_named() -> None:
     context, values = panel(), np.zeros((5, 2, 2, 2))
-    observed = context["observed"].copy()
-    observed[{"series": 1, "time": slice(-3, None)}] = False
-    name, end = context["series"].values[1], "2024-04-25 00:00:00\\+02:00"
-    message = rf"'{name}' ends before the data do, .*\('{name}' ends {end}.* data.sel\(series=\['{name}'\]\)"
+    first, second = context["series"].values.tolist()
+    length = context.sizes["time"]
 
-    with pytest.warns(EarlyEndWarning, match=message):
-        forecast_dataset(values, context.assign(observed=observed), model="TSDiff", seed=0)
+    def warned(*missing: int) -> str:
+        observed = context["observed"].copy()
+        for series, steps in enumerate(missing):
+            observed[{"series": series, "time": slice(length - steps, None)}] = False
+        with pytest.warns(EarlyEndWarning) as record:
+            forecast_dataset(values, context.assign(observed=observed), model="TSDiff", seed=0)
+        return str(record[0].message)
 
+    one, both = warned(0, 3), warned(2, 3)
+
+    assert one.startswith(f"'{second}' ends before the data do, ")
+    assert f"('{second}' ends 2024-04-25 00:00:00+02:00)" in one
+    assert one.endswith(f"data.sel(series=['{second}']).isel(time=slice(0, {length - 3})).")
+    assert both.startswith(f"'{first}' and 1 more end before the data do, ")
+    assert both.endswith(f"data.isel(time=slice(0, {length - 2})).")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         forecast_dataset(values, context, model="TSDiff", seed=0)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
+import pytest
 import xarray as xr
 
+from experiments.tsdiff import nyc_flights
 from experiments.tsdiff.features import add_covariates
 from experiments.tsdiff.nyc_flights import WholeNumbers, coverage_by_use, rows
 from seqdyn import datasets, evaluate
@@ -79,3 +84,20 @@ def test_a_model_without_a_fit_takes_one_seed() -> None:
     assert found[:2] == [("plain", "a", 0, False, False), ("plain", "b", 0, False, False)]
     assert found[2:4] == [("network", "a", 0, True, False), ("network", "b", 0, True, False)]
     assert len(found) == 8
+
+
+def test_the_fast_version_stays_away_from_the_real_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = tmp_path / "real.csv"
+    monkeypatch.setattr(nyc_flights, "run", lambda config, runs: ({"model": config.model}, xr.Dataset()))
+    monkeypatch.setattr(nyc_flights, "table", lambda runs, config: pd.DataFrame())
+    command = ["nyc_flights", "--fast", "--runs", str(tmp_path / "runs"), "--results", str(results)]
+    monkeypatch.setattr("sys.argv", command)
+
+    nyc_flights.main()
+
+    assert not results.exists()
+    assert not (tmp_path / "runs").exists()
+    written = (tmp_path / "runs_fast" / "results.csv").read_text().split()
+    assert written == ["model", "seasonal-ensemble", "seasonal-ensemble", "small", "small"]
