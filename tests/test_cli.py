@@ -189,12 +189,15 @@ def test_a_table_of_scores_is_in_the_time_of_the_data(run: Run, csv: Path, tmp_p
     assert set(table["end"]) == {"2024-01-04 23:00:00+01:00"}
 
 
-def test_evaluation_on_the_training_data_warns(naive: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluation_warns_of_training_data_and_of_a_series_that_is_not_scored(
+    naive: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["evaluate", str(naive), "--num-windows", "1", "--num-samples", "1"]) == 0
 
     warning = [line for line in capsys.readouterr().err.splitlines() if line.startswith("seqdyn: warning: ")]
-    assert len(warning) == 1
+    assert len(warning) == 2
     assert "the model was trained on data up to 2024-01-04" in warning[0]
+    assert "1 of 2 series are observed in no window and count nothing, the first is 'b'" in warning[1]
 
 
 def test_tsdiff_from_a_file_to_draws(run: Run, csv: Path, tmp_path: Path) -> None:

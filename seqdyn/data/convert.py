@@ -119,10 +119,11 @@ def _warn_of_early_ends(context: xr.Dataset) -> None:
         end = local_time(context[TIME].values[ends[0] - 1], context)
         others = f" and {early.size - 1} more end" if early.size > 1 else " ends"
         if early.size == seen.any(axis=1).sum():  # all of them
-            remedy = f"Cut the data at the last end: data.isel(time=slice(0, {ends.max()}))."
+            cut = f"data.isel(time=slice(0, {ends.max()}))"
+            remedy = f"If that is no gap, cut the data at the last end: {cut}."
         else:
             remedy = (
-                "For a forecast from its own end pass it alone: "
+                "If that is no gap, forecast it alone from its own end: "
                 f"data.sel(series=[{names[0]!r}]).isel(time=slice(0, {ends[0]}))."
             )
         warnings.warn(

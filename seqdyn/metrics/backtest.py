@@ -27,6 +27,8 @@ from seqdyn.metrics.pooling import SUMS, pool, score_window
 
 __all__ = ["Forecaster", "evaluate"]
 
+_UNSCORED = {name: 0 for name in SUMS}  # of a series in a window in which it is not observed; the rest is NaN
+
 
 @runtime_checkable
 class Forecaster(Protocol):
@@ -63,11 +65,13 @@ def evaluate(
         num_windows: Number of windows.
         num_samples: Sample paths per forecast.
         seed: Seed of all draws, at least 0. A window's own seed is derived from it and from the window's
-            distance to the end, so that the last windows of a longer evaluation score the same.
+            distance to the end, so that the last windows of a longer evaluation score the same. ``None``
+            takes one from the ambient stream; it is recorded either way.
         prediction_length: Steps per window P: needed if the model states none, otherwise at most the model's
             own, of whose forecast the first P steps are scored.
         keep_forecasts: Also return ``forecast (sample, series, time, feature)``, the windows one after the
-            other, which :mod:`seqdyn.metrics` and :mod:`seqdyn.plot` accept.
+            other, which :mod:`seqdyn.metrics` and :mod:`seqdyn.plot` accept; NaN for a series in a window in
+            which it is not observed, where it is not forecast.
         progress: Show a progress bar over windows; for a single window, the model's own.
         **forecast_options: Passed to ``model.forecast``.
 
@@ -89,22 +93,33 @@ def evaluate(
             observed in any window.
 
     Warns:
-        UserWarning: If the model was trained on data from the first window or later.
+        UserWarning: If the model was trained on data from the first window or later, or a series is observed
+            in no window.
     """
     plan = _plan(model, data, num_windows, prediction_length, progress, forecast_options)
     _warn_if_trained_on(model, data, plan.first)
-    _check_observed(data, plan.first)
+    if seed is None:
+        from seqdyn.rng import ambient_seed  # loads torch
+
+        seed = ambient_seed(None)
+    observed = observed_mask(data)
+    _check_observed(data, observed, plan.first)
+    _warn_of_unscored(data, observed, plan.first)
     truth = data[[name for name in (TARGET, OBSERVED) if name in data]]
     windows = []
     for index in _progress(num_windows, progress):
         steps = plan.steps(index)
         window_seed = _window_seed(seed, num_windows - 1 - index)
-        forecast = _forecast(model, data, steps, plan, num_samples, window_seed)
-        window = score_window(forecast, truth.isel({TIME: steps}), seed=window_seed or 0, keep=keep_forecasts)
-        windows.append(window.sel({SERIES: data[SERIES].values}))
+        scored = {SERIES: observed[:, steps].any(axis=(1, 2))}
+        if not scored[SERIES].any():
+            scored = {}
+        forecast = _forecast(model, data.isel(scored), steps, plan, num_samples, window_seed)
+        known = truth.isel({TIME: steps, **scored})
+        window = score_window(forecast, known, seed=window_seed, keep=keep_forecasts)
+        windows.append(window.reindex({SERIES: data[SERIES].values}, fill_value=_UNSCORED))
     scores = _assemble(windows, data, plan)
     facts = {"model": type(model).__name__, "num_samples": num_samples, "num_windows": num_windows}
-    scores.attrs = {**facts, "prediction_length": plan.length, **({} if seed is None else {"seed": seed})}
+    scores.attrs = {**facts, "prediction_length": plan.length, "seed": seed}
     scores.attrs |= _pooled(scores)
     return _with_units(scores, data[TARGET].attrs.get("units"))
 
@@ -209,9 +224,7 @@ def _progress(num_windows: int, show: bool) -> Any:
     return tqdm(range(num_windows), desc="evaluate", unit="window", disable=disable, leave=False)
 
 
-def _window_seed(seed: int | None, windows_after: int) -> int | None:
-    if seed is None:
-        return None
+def _window_seed(seed: int, windows_after: int) -> int:
     if not isinstance(seed, numbers.Integral) or seed < 0:
         raise ValueError(
             f"seed must be a whole number of at least 0, got {seed!r}; pass seed=0, "
@@ -221,9 +234,21 @@ def _window_seed(seed: int | None, windows_after: int) -> int | None:
     return int(np.random.SeedSequence([seed, windows_after]).generate_state(1, np.uint64)[0]) >> 2
 
 
-def _check_observed(data: xr.Dataset, first: int) -> None:
+def _warn_of_unscored(data: xr.Dataset, observed: np.ndarray, first: int) -> None:
+    unseen = ~observed[:, first:].any(axis=(1, 2))
+    if unseen.any():
+        label = data[SERIES].values.tolist()[int(np.argmax(unseen))]
+        warnings.warn(
+            f"{unseen.sum()} of {unseen.size} series are observed in no window and count nothing, the first "
+            f"is {label!r}; the scores are those of the others.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _check_observed(data: xr.Dataset, observed: np.ndarray, first: int) -> None:
     """Refuse windows in which nothing is observed, and a series that begins in one."""
-    observed, start = observed_mask(data), local_time(data[TIME].values[first], data)
+    start = local_time(data[TIME].values[first], data)
     if not observed[:, first:].any():
         raise ValueError(
             f"no value is observed in the windows from {start} on, so there is nothing to score; cut them "
@@ -240,15 +265,14 @@ def _check_observed(data: xr.Dataset, first: int) -> None:
 
 
 def _forecast(
-    model: Forecaster, data: xr.Dataset, steps: slice, plan: _Plan, num_samples: int, seed: int | None
+    model: Forecaster, data: xr.Dataset, steps: slice, plan: _Plan, num_samples: int, seed: int
 ) -> xr.DataArray:
     extra = {"future_covariates": data[COVARIATES].isel({TIME: steps})} if plan.takes_covariates else {}
     context = data.isel({TIME: slice(0, steps.start)})
     with warnings.catch_warnings():  # what is not observed is not scored
         warnings.simplefilter("ignore", EarlyEndWarning)
-        forecast = model.forecast(context, num_samples=num_samples, seed=seed, **plan.options, **extra)[
-            TARGET
-        ]
+        result = model.forecast(context, num_samples=num_samples, seed=seed, **plan.options, **extra)
+    forecast = result[TARGET]
     if forecast.sizes[TIME] < plan.length:
         raise ValueError(
             f"the forecast for the window starting at {local_time(data[TIME].values[steps.start], data)} has "

@@ -269,7 +269,10 @@ class TSDiff(Model):
             cut(v, start - self.prior_length, end + horizon) for v in to_tensors(context, self.dtype)
         )
         labels = [(label,) for label in context[SERIES].values.tolist()]
-        remedy = "drop it with data.drop_sel(series=[...]), or use a model with a longer context_length"
+        remedy = (
+            "leave it out, data.drop_sel(series=[{}]), and forecast it alone from its own end, or use a "
+            "model with a longer context_length"
+        )
         _check_history(observed, [repr(label) for (label,) in labels], remedy)
         covariates = self._covariates(context, future_covariates, horizon)
         if covariates is not None:
@@ -569,9 +572,10 @@ def _check_history(observed: Tensor, names: Sequence[str], remedy: str) -> None:
     """Refuse a stretch (B, T, C) in which a feature is nowhere observed: its scale is then unknown."""
     empty = ~observed.any(dim=1).all(dim=-1)
     if bool(empty.any()):
+        name = names[int(empty.nonzero()[0])]
         raise ValueError(
-            f"series {names[int(empty.nonzero()[0])]} has no observed value of some feature in the "
-            f"{observed.shape[1]} steps the model looks at; {remedy}."
+            f"series {name} has no observed value of some feature in the "
+            f"{observed.shape[1]} steps the model looks at; {remedy.format(name)}."
         )
 
 

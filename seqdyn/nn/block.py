@@ -5,8 +5,7 @@ r"""The residual S4 block of the diffusion backbone, with a hand-written gradien
 
 Activations are channels first, (D, B, L): every linear map is one matrix product and every convolution runs
 along contiguous time. The gradient is written out because nearly all of the cost outside the matrix products
-is memory
-traffic: in place, without saved copies, it takes half of what composed operations take.
+is memory traffic, which it saves by working in place and by keeping few copies.
 
 Source: Kollovieh et al. (2023), arXiv 2307.11494, appendix on architecture.
 """

@@ -103,8 +103,25 @@ def test_without_a_seed_the_model_draws_from_the_ambient_stream(data: xr.Dataset
 
     scores = evaluate(model, data, seed=None)
 
-    assert [call["seed"] for call in model.calls] == [None] * 3
-    assert "seed" not in scores.attrs
+    assert len({call["seed"] for call in model.calls}) == 3
+    xr.testing.assert_identical(evaluate(model, data, seed=scores.attrs["seed"]), scores)
+    assert evaluate(model, data, seed=None).attrs["seed"] != scores.attrs["seed"]
+
+
+def test_a_series_observed_in_no_window_is_not_forecast_and_is_named(data: xr.Dataset) -> None:
+    model, mask = Climate(), xr.ones_like(data.target, dtype=bool)
+    mask[1, 20:] = False
+    others = data.drop_sel(series="b")
+
+    with pytest.warns(UserWarning, match=r"1 of \d series are observed in no window .* first is 'b'"):
+        scores = evaluate(model, data.assign(observed=mask), keep_forecasts=True)
+
+    assert all("b" not in call["context"].series for call in model.calls)
+    assert scores.sel(series="b").num_observed.sum() == 0
+    assert np.isnan(scores.sel(series="b").forecast).all()
+    expected = evaluate(model, others.assign(observed=mask.drop_sel(series="b")), keep_forecasts=True)
+    assert scores.attrs["crps"] == pytest.approx(expected.attrs["crps"], rel=1e-12)
+    xr.testing.assert_equal(scores.drop_sel(series="b"), expected)
 
 
 def test_a_shorter_window_scores_the_first_steps(data: xr.Dataset) -> None:

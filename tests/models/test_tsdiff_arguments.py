@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import seqdyn
 from seqdyn.data import future_times
 from seqdyn.data.schema import describe
 from seqdyn.data.sequences import SequenceDataModule
@@ -158,10 +159,17 @@ def test_a_series_without_history_is_refused_by_name(make_model: Make, make_data
     mask[1, 20:] = False
     data = data.assign(observed=(("series", "time"), mask))
 
+    model = make_model()
+
     with pytest.raises(
-        ValueError, match=r"series 's1' has no observed value.*drop it with data.drop_sel\(series="
+        ValueError,
+        match=r"series 's1' has no observed value.*data.drop_sel\(series=\['s1'\]\), and forecast it alone",
     ):
-        make_model().forecast(data, **DRAW)
+        model.forecast(data, **DRAW)
+
+    with pytest.warns(UserWarning, match=r"1 of 3 series are observed in no window .* first is 's1'"):
+        scores = seqdyn.evaluate(model, data, num_windows=1, num_samples=2, seed=0, progress=False)
+    assert (scores["num_observed"].sum("window") > 0).values.tolist() == [True, False, True]
 
 
 def test_a_gap_wider_than_a_window_is_refused_with_its_place(make_model: Make, make_data: Make) -> None:
