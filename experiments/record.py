@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -28,23 +29,37 @@ def provenance() -> dict[str, str]:
     }
 
 
-def append_row(row: Mapping[str, Any], path: Path) -> None:
+def append_row(row: Mapping[str, Any], path: Path, keys: Sequence[str] = ()) -> None:
     """Add a row to a CSV file, which is made with a header if it is not there.
+
+    Args:
+        row: Values by column.
+        path: The file.
+        keys: Columns that name a row: an earlier one of the same name gives way.
 
     Raises:
         ValueError: If the file has other columns.
     """
-    columns = list(row)
+    columns, kept = list(row), []
+    path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
         with path.open(newline="") as file:
-            header = next(csv.reader(file), [])
+            reader = csv.DictReader(file)
+            header, rows = list(reader.fieldnames or []), list(reader)
         if header != columns:
             raise ValueError(f"{path} has the columns {header}, the row has {columns}; move the file away.")
-    else:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(",".join(columns) + "\n")
-    with path.open("a", newline="") as file:
-        csv.DictWriter(file, columns, lineterminator="\n").writerow(row)
+        kept = [one for one in rows if not keys or any(one[key] != str(row[key]) for key in keys)]
+        if len(kept) == len(rows):  # appended: another process may do the same
+            with path.open("a", newline="") as file:
+                csv.DictWriter(file, columns, lineterminator="\n").writerow(row)
+            return
+    from seqdyn._files import write_file  # the benchmarks' own process loads no package
+
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows([*kept, row])
+    write_file(path, text.getvalue())
 
 
 def _processor() -> str:

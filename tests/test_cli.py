@@ -456,7 +456,7 @@ def test_an_error_is_one_line_and_status_2(
         ("forecast {naive} --plot {tmp}/f.gif", "must end in .png or .pdf or .svg"),
         ("forecast {naive} -o {tmp}/none/f.nc", "there is no folder"),
         ("forecast {naive} -o {tmp}/f.nc --guidance square", "{naive} has no option --guidance"),
-        ("forecast {naive} -o {tmp}/f.nc --num-samples 0", "num_samples must be at least 1"),
+        ("forecast {naive} -o {tmp}/f.nc --num-samples 0", "num_samples must be a whole number of"),
         ("sample {naive} -o {tmp}/s.nc", "a SeasonalNaive cannot sample"),
         ("evaluate {naive} --num-windows 9", "use num_windows=3"),
         ("evaluate {naive}", "{naive} needs --num-windows"),

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "seqdyn"
 
 # From the bottom up: a part imports from its own layer and the ones before it.
 LAYERS = [
-    {"_files", "_info", "_lazy", "_logging", "dynamics", "errors", "persistence", "rng"},
+    {"_arguments", "_files", "_info", "_lazy", "_logging", "dynamics", "errors", "persistence", "rng"},
     {"diffusion", "inference", "nn", "ot", "sde"},
     {"data", "datasets"},
     {"train"},

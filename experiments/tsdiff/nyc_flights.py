@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +87,11 @@ class WholeNumbers:
     def __init__(self, model: Any, prediction_length: int) -> None:
         self.model, self.data_info, self.prediction_length = model, model.data_info, prediction_length
 
-    def forecast(
-        self, context: xr.Dataset, *, future_covariates: xr.DataArray | None = None, **options: Any
-    ) -> xr.Dataset:
-        if future_covariates is not None:
-            options["future_covariates"] = future_covariates
-        return self.model.forecast(context, **options).round()
+    @property
+    def forecast(self) -> Callable[..., xr.Dataset]:
+        """The model's own, with its signature, and rounded."""
+        forecast = self.model.forecast
+        return functools.wraps(forecast)(lambda context, **options: forecast(context, **options).round())
 
 
 def folder(runs: Path, config: Config, model: str) -> Path:
@@ -213,7 +214,7 @@ def main() -> None:
             place.mkdir(parents=True, exist_ok=True)
             row, scores = run(one, arguments.runs)
             scores.to_netcdf(place / "scores.part")
-            append_row(row, arguments.results)
+            append_row(row, arguments.results, keys=("model", "week", "seed"))
             os.replace(place / "scores.part", place / "scores.nc")
             logger.info("%s", row)
     scores = table(arguments.runs, config)

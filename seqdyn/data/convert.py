@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,19 @@ from seqdyn._files import replacing
 from seqdyn.data.arrays import from_numpy
 from seqdyn.data.checks import plain
 from seqdyn.data.names import COVARIATES, FEATURE, PARTICLE, SAMPLE, SERIES, TARGET, TIME, X
-from seqdyn.data.schema import check_snapshots, future_times, local_time, observed_mask
+from seqdyn.data.schema import check_snapshots, future_times, observed_mask
+from seqdyn.data.spans import spans
 from seqdyn.data.tables import from_pandas
-from seqdyn.errors import EarlyEndWarning
 
-__all__ = ["forecast_dataset", "from_numpy", "from_pandas", "stack_snapshots", "to_netcdf", "to_pandas"]
+__all__ = [
+    "forecast_dataset",
+    "from_numpy",
+    "from_pandas",
+    "provenance",
+    "stack_snapshots",
+    "to_netcdf",
+    "to_pandas",
+]
 
 _CHECKED = {"fletcher32": True}
 
@@ -89,15 +96,8 @@ def forecast_dataset(
 
     Returns:
         ``target (sample, series, time, feature)``; attrs ``model``, ``seqdyn_version`` and ``seed``.
-
-    Warns:
-        EarlyEndWarning: If a series ends before the others do: its forecast starts where theirs start.
     """
-    from seqdyn import __version__
-
-    _warn_of_early_ends(context)
     target, time = context[TARGET], context[TIME]
-    facts = {"model": model, "seqdyn_version": __version__, "seed": seed}
     return xr.Dataset(
         {TARGET: ((SAMPLE, SERIES, TIME, FEATURE), values, dict(target.attrs))},
         {
@@ -106,32 +106,15 @@ def forecast_dataset(
             TIME: (TIME, future_times(context, values.shape[2]), dict(time.attrs)),
             FEATURE: target[FEATURE].variable,
         },
-        {**facts, **(attrs or {})},
+        {**provenance(model, seed), **(attrs or {})},
     )
 
 
-def _warn_of_early_ends(context: xr.Dataset) -> None:
-    context = context.transpose(SERIES, TIME, FEATURE, ...)
-    seen = np.asarray(observed_mask(context).any(axis=2))  # (M, T)
-    early = np.flatnonzero(seen.any(axis=1) & ~seen[:, -1])
-    if early.size:
-        names, ends = context[SERIES].values[early].tolist(), seen.shape[1] - seen[early, ::-1].argmax(axis=1)
-        end = local_time(context[TIME].values[ends[0] - 1], context)
-        others = f" and {early.size - 1} more end" if early.size > 1 else " ends"
-        if early.size == seen.any(axis=1).sum():  # all of them
-            cut = f"data.isel(time=slice(0, {ends.max()}))"
-            remedy = f"If that is no gap, cut the data at the last end: {cut}."
-        else:
-            remedy = (
-                "If that is no gap, forecast it alone from its own end: "
-                f"data.sel(series=[{names[0]!r}]).isel(time=slice(0, {ends[0]}))."
-            )
-        warnings.warn(
-            f"{names[0]!r}{others} before the data do, yet forecasts start after the end of the data "
-            f"({names[0]!r} ends {end}). {remedy}",
-            EarlyEndWarning,
-            stacklevel=4,  # whoever called the model's forecast
-        )
+def provenance(model: str, seed: int) -> dict[str, Any]:
+    """What every result says of its origin, as attributes."""
+    from seqdyn import __version__
+
+    return {"model": model, "seqdyn_version": __version__, "seed": seed}
 
 
 def to_pandas(data: xr.Dataset, *, padding: bool = False) -> pd.DataFrame:
@@ -156,10 +139,9 @@ def to_pandas(data: xr.Dataset, *, padding: bool = False) -> pd.DataFrame:
         mask = observed_mask(data.transpose(SERIES, TIME, FEATURE, ...))
         values = np.where(mask.reshape(values.shape), values, np.nan)
         if not padding and COVARIATES not in data:
-            steps = np.asarray(mask.any(axis=2))
-            begun = np.logical_or.accumulate(steps, axis=1)
-            to_come = np.logical_or.accumulate(steps[:, ::-1], axis=1)[:, ::-1]
-            keep = (begun & to_come).ravel()
+            start, end = spans(np.asarray(mask.any(axis=2)))
+            step = np.arange(mask.shape[1])
+            keep = ((start[:, None] <= step) & (step < end[:, None])).ravel()
     frame = pd.DataFrame(dict(zip(array[FEATURE].values.tolist(), values.T, strict=True)))
     if is_sequence and COVARIATES in data:
         extra = data[COVARIATES].transpose(SERIES, TIME, ...)

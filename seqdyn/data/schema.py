@@ -63,6 +63,7 @@ from seqdyn.data.names import (
     WINDOW,
     X,
 )
+from seqdyn.data.spans import spans
 from seqdyn.data.times import as_stamps, time_grid, wall_clock
 
 __all__ = [
@@ -256,8 +257,9 @@ def summary(data: xr.Dataset) -> str:
     ends, zone = data[TIME].values[[0, -1]], facts["timezone"]
     if zone is not None:
         ends = wall_clock(as_stamps(ends), zone).to_numpy()
-    spans = _spans(observed_mask(data))
-    lengths = f"{spans.min():,}" if spans.min() == spans.max() else f"{spans.min():,} to {spans.max():,}"
+    start, end = spans(np.asarray(observed_mask(data).any(axis=2)))
+    least, most = (end - start).min(), (end - start).max()
+    lengths = f"{least:,}" if least == most else f"{least:,} to {most:,}"
     step = f"{facts['freq']:g}" if isinstance(facts["freq"], float) else repr(facts["freq"])
     return (
         f"{facts['num_series']:,} series of {lengths} steps, {features}{units}{extra}\n"
@@ -280,13 +282,6 @@ def fingerprint(data: xr.Dataset) -> str:
     dims = [dim for dim in (SERIES, FEATURE, COVARIATE) if dim in data.coords]
     digest.update(json.dumps([[plain(label) for label in data[dim].values] for dim in dims]).encode())
     return digest.hexdigest()
-
-
-def _spans(observed: np.ndarray) -> np.ndarray:
-    """Steps from the first to the last observed one of each series; (M, T, C) → (M,)."""
-    steps = np.asarray(observed.any(axis=2))
-    first, last = steps.argmax(axis=1), steps.shape[1] - 1 - steps[:, ::-1].argmax(axis=1)
-    return np.where(steps.any(axis=1), last - first + 1, 0)
 
 
 def _check_target(data: xr.Dataset) -> None:

@@ -10,8 +10,9 @@ import xarray as xr
 from torch import Tensor
 
 from seqdyn.data.schema import TARGET, observed_mask
+from seqdyn.data.spans import spans
 
-__all__ = ["Tile", "cover_gaps", "cut", "to_tensors"]
+__all__ = ["Tile", "cover_gaps", "cut", "last_steps", "to_tensors"]
 
 
 class Tile(NamedTuple):
@@ -37,6 +38,17 @@ def cut(values: Tensor, start: int, stop: int) -> Tensor:
     inside = values[..., max(start, 0) : max(min(stop, steps), 0), :]
     before, after = min(max(-start, 0), stop - start), min(max(stop - steps, 0), stop - start)
     return torch.nn.functional.pad(inside, (0, 0, before, after))
+
+
+def last_steps(target: Tensor, observed: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """The last ``length`` steps of every series and feature (M, T, C) up to its own end, and their mask.
+
+    Steps before the beginning are zero (false).
+    """
+    _, ends = spans(observed.numpy())
+    steps = torch.from_numpy(ends)[:, None] - length + torch.arange(length)[:, None]  # (M, length, C)
+    inside = steps.clamp(min=0)
+    return target.gather(1, inside), observed.gather(1, inside) & (steps >= 0)
 
 
 def cover_gaps(observed: np.ndarray, length: int) -> list[Tile]:

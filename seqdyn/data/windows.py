@@ -10,7 +10,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from seqdyn.data.schema import COVARIATES, OBSERVED, SERIES, TARGET, TIME, observed_mask
+from seqdyn.data.schema import COVARIATES, OBSERVED, SERIES, TARGET, observed_mask
+from seqdyn.data.spans import spans
 
 __all__ = ["SequenceWindows"]
 
@@ -109,8 +110,7 @@ def _stretches(steps: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray, 
         length: Window length.
     """
     seen_at_all: np.ndarray = np.any(steps, axis=1)
-    first = steps.argmax(axis=1)
-    end = steps.shape[1] - steps[:, ::-1].argmax(axis=1)
+    first, end = spans(steps)
     found = [np.stack([np.arange(len(steps)), first, end - length], axis=1)]
     gappy = np.flatnonzero(seen_at_all & (steps.sum(axis=1) <= end - first - length))
     for i in gappy:  # only a gap of a whole window splits a series
@@ -132,21 +132,18 @@ def _check_lengths(data: xr.Dataset, mask: np.ndarray, length: int, series: np.n
     short = np.setdiff1d(np.arange(count), series)
     if len(short) == 0:
         return
-    steps: np.ndarray = np.any(mask[short], axis=2)
-    spans = np.where(
-        steps.any(axis=1), data.sizes[TIME] - steps.argmax(axis=1) - steps[:, ::-1].argmax(axis=1), 0
-    )
-    longest = int(spans.argmax())
-    label = data[SERIES].values[short[longest]]
+    start, end = spans(np.any(mask[short], axis=2))
+    longest = int((end - start).argmax())
+    steps = (end - start)[longest]
+    label = data[SERIES].values.tolist()[short[longest]]
     if len(short) == count:
         raise ValueError(
-            f"a window needs {length} steps, but the longest series ({label!s}) has {spans[longest]} from "
-            "its first to its "
-            "last observed step; choose context_length and prediction_length that add up to at most "
-            f"{spans[longest]}."
+            f"a window needs {length} steps, but the longest series ({label!r}) has {steps} from its first "
+            "to its last observed step; choose context_length, prediction_length and lags that need at most "
+            f"{steps} together: max(lags) + context_length + prediction_length."
         )
     logger.warning(
         "%d of %d series have fewer than the %d steps of a window and are left out of training (the "
         "longest of them, "
-        "%s, has %d).", len(short), count, length, label, spans[longest],
+        "%s, has %d).", len(short), count, length, label, steps,
     )  # fmt: skip

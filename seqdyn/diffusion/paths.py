@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from seqdyn._arguments import check_count
 from seqdyn.diffusion.denoiser import Denoiser
 from seqdyn.diffusion.guidance import POINTS, QuantileGuidance, SquareGuidance
 from seqdyn.diffusion.samplers import ddim, ddpm
@@ -58,10 +59,8 @@ class PathOptions:
     progress: bool
 
     def __post_init__(self) -> None:
-        for name in ("num_samples", "batch_size"):
-            value = getattr(self, name)
-            if not isinstance(value, Integral) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
+        check_count(self.num_samples, "num_samples", hint="100 is usual")
+        check_count(self.batch_size, "batch_size")
         if self.sampler not in SAMPLERS:
             raise ValueError(f"sampler must be one of {tuple(SAMPLERS)}, got {self.sampler!r}.")
         if self.guidance is not None and self.guidance not in GUIDANCE_SCALES:

@@ -125,8 +125,9 @@ class NoiseSchedule(nn.Module):
         if not isinstance(count, Integral) or count < 1 or total % count:
             divisors = [n for n in range(1, total + 1) if total % n == 0]
             near = [1, total]
-            if isinstance(count, Real):
-                near = sorted(sorted(divisors, key=lambda n: abs(n - count))[:2])
+            if isinstance(count, Real):  # the nearest on either side, where there is one
+                below, above = [n for n in divisors if n < count], [n for n in divisors if n > count]
+                near = below[-1:] + above[:1] or near
             raise ValueError(
                 f"num_steps must divide the {total} diffusion steps, got {num_steps!r}; "
                 f"try num_steps={' or '.join(map(str, near))}."

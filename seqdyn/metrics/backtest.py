@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import xarray as xr
 
+from seqdyn._arguments import check_count
 from seqdyn.data.schema import (
     COVARIATES,
     OBSERVED,
@@ -64,7 +65,7 @@ def evaluate(
         data: Sequences ``target (series, time, feature)`` with the truth of all windows.
         num_windows: Number of windows.
         num_samples: Sample paths per forecast.
-        seed: Seed of all draws, at least 0. A window's own seed is derived from it and from the window's
+        seed: Seed of all draws. A window's own seed is derived from it and from the window's
             distance to the end, so that the last windows of a longer evaluation score the same. ``None``
             takes one from the ambient stream; it is recorded either way.
         prediction_length: Steps per window P: needed if the model states none, otherwise at most the model's
@@ -98,10 +99,9 @@ def evaluate(
     """
     plan = _plan(model, data, num_windows, prediction_length, progress, forecast_options)
     _warn_if_trained_on(model, data, plan.first)
-    if seed is None:
-        from seqdyn.rng import ambient_seed  # loads torch
+    from seqdyn.rng import ambient_seed  # loads torch
 
-        seed = ambient_seed(None)
+    seed = ambient_seed(seed)
     observed = observed_mask(data)
     _check_observed(data, observed, plan.first)
     _warn_of_unscored(data, observed, plan.first)
@@ -156,11 +156,7 @@ def _plan(
             "pass a model with forecast(context, *, num_samples, seed)."
         )
     check_sequences(data)
-    if not isinstance(num_windows, numbers.Integral) or num_windows < 1:
-        raise ValueError(
-            f"num_windows must be an integer of at least 1, got {num_windows!r}; pass num_windows=1 for the "
-            "last window."
-        )
+    check_count(num_windows, "num_windows", hint="pass num_windows=1 for the last window")
     parameters = inspect.signature(model.forecast).parameters
     length = _window_length(model, prediction_length)
     if prediction_length is not None and "prediction_length" in parameters:
@@ -209,8 +205,8 @@ def _warn_if_trained_on(model: object, data: xr.Dataset, first: int) -> None:
         warnings.warn(
             f"the model was trained on data up to {local_time(seen_to, data)}, but the first window starts "
             f"at {local_time(start, data)}: "
-            "scores of windows it has seen are too good. Train on "
-            "data.isel(time=slice(0, -num_windows * prediction_length)).",
+            f"scores of windows it has seen are too good. Train on data.isel(time=slice(0, {first})), from "
+            f"the shell by seqdyn fit --holdout {data.sizes[TIME] - first}.",
             UserWarning,
             stacklevel=3,
         )
@@ -225,13 +221,8 @@ def _progress(num_windows: int, show: bool) -> Any:
 
 
 def _window_seed(seed: int, windows_after: int) -> int:
-    if not isinstance(seed, numbers.Integral) or seed < 0:
-        raise ValueError(
-            f"seed must be a whole number of at least 0, got {seed!r}; pass seed=0, "
-            "or seed=None for the ambient stream."
-        )
     # 62 bits: every generator and a netCDF attribute hold it.
-    return int(np.random.SeedSequence([seed, windows_after]).generate_state(1, np.uint64)[0]) >> 2
+    return int(np.random.SeedSequence([seed % 2**64, windows_after]).generate_state(1, np.uint64)[0]) >> 2
 
 
 def _warn_of_unscored(data: xr.Dataset, observed: np.ndarray, first: int) -> None:

@@ -17,8 +17,10 @@ import torch
 import xarray as xr
 from scipy.special import ndtr
 
+from seqdyn._arguments import check_count, check_lower
 from seqdyn.data.alike import check_alike
 from seqdyn.data.convert import forecast_dataset
+from seqdyn.data.early_ends import warn_of_early_ends
 from seqdyn.data.schema import (
     FEATURE,
     SERIES,
@@ -102,12 +104,15 @@ class _Baseline(abc.ABC):
         Raises:
             NotFittedError: If ``fit`` was not called.
             ValueError: If the context is malformed, too short, or unlike the training data.
+
+        Warns:
+            EarlyEndWarning: If a series ends more than ``prediction_length`` steps before the data do.
         """
         self.require_fitted()
-        if num_samples < 1:
-            raise ValueError(f"num_samples must be at least 1, got {num_samples}; 100 is usual.")
+        check_count(num_samples, "num_samples", hint="100 is usual")
         check_sequences(context, min_length=self._min_length())
         check_alike(context, self.data_info)
+        warn_of_early_ends(context, self.prediction_length)
         seed = ambient_seed(seed)
         values = self._draw(context, num_samples, seed)
         return forecast_dataset(values, context, model=type(self).__name__, seed=seed)
@@ -352,9 +357,7 @@ class LinearForecaster(_Baseline):
         self.prediction_length = _count(prediction_length, "prediction_length")
         if not (penalty > 0 and math.isfinite(penalty)):
             raise ValueError(f"penalty must be positive and finite, got {penalty}; 1.0 is the default.")
-        if lower is not None and not math.isfinite(lower):
-            raise ValueError(f"lower must be finite, got {lower}; leave it out for no bound.")
-        self.penalty, self.lower = float(penalty), None if lower is None else float(lower)
+        self.penalty, self.lower = float(penalty), check_lower(lower)
         super().__init__(
             context_length=self.context_length,
             prediction_length=self.prediction_length,
@@ -394,11 +397,7 @@ class LinearForecaster(_Baseline):
 
 
 def _count(value: int, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(
-            f"{name} must be a whole number of steps, at least 1, got {value!r}; for instance {name}=24."
-        )
-    return int(value)
+    return check_count(value, name, hint=f"for instance {name}=24")
 
 
 def _arrays(data: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:

@@ -18,10 +18,10 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from seqdyn import __version__
 from seqdyn.data.alike import check_alike
-from seqdyn.data.convert import forecast_dataset
+from seqdyn.data.convert import forecast_dataset, provenance
 from seqdyn.data.covariates import known_covariates, window_covariates
+from seqdyn.data.early_ends import warn_of_early_ends
 from seqdyn.data.schema import (
     COVARIATE,
     COVARIATES,
@@ -35,7 +35,7 @@ from seqdyn.data.schema import (
     describe,
 )
 from seqdyn.data.sequences import SequenceDataModule
-from seqdyn.data.tiles import cover_gaps, cut, to_tensors
+from seqdyn.data.tiles import cover_gaps, cut, last_steps, to_tensors
 from seqdyn.diffusion.paths import GUIDANCE_SCALES, PathOptions, draw_paths
 from seqdyn.diffusion.schedule import NoiseSchedule
 from seqdyn.models.base import Model
@@ -222,14 +222,15 @@ class TSDiff(Model):
 
         Args:
             context: Sequences; their last ``max(lags) + context_length`` steps are used. Missing values, a
-                short history included, are drawn along with the future.
+                short history included, are drawn along with the future. Of a series that ended before those
+                only the level is known: the mean absolute value of its last ``context_length`` steps.
             num_samples: Paths per series. With quantile guidance path k aims at level k / (num_samples + 1).
             seed: Seed of the draws; ``None`` takes one from the ambient stream.
             guidance: ``"quantile"``, ``"square"``, or ``None``: draws that ignore the context.
             guidance_scale: Strength; ``None`` is 4.0 for quantile and 0.1 for square guidance, in proportion
                 less with fewer steps.
-            guidance_point: ``"proposal"`` as published, or ``"xt"`` as in the paper and a third cheaper; DDIM
-                always guides at ``"xt"``.
+            guidance_point: ``"proposal"`` as published, or ``"xt"`` as in the paper and some 30 % cheaper;
+                DDIM always guides at ``"xt"``.
             sampler: ``"ddpm"`` or the deterministic ``"ddim"``.
             num_steps: Use fewer diffusion steps, a divisor of their number.
             future_covariates: Covariates of the forecast steps, (series, time, covariate), if the model uses
@@ -247,10 +248,14 @@ class TSDiff(Model):
             ValueError: If data or arguments do not fit the model.
             NonFiniteError: If the guided chain diverges.
             NotFittedError: If the model was neither fitted nor loaded.
+
+        Warns:
+            EarlyEndWarning: If a series ends more than ``prediction_length`` steps before the data do.
         """
         self.require_fitted()
         self._check(context)
         check_alike(context, self.data_info)
+        warn_of_early_ends(context, self.hparams.prediction_length)
         options = self._options(
             num_samples,
             seed,
@@ -265,19 +270,16 @@ class TSDiff(Model):
         steps = _check_trajectory(trajectory_steps, self.schedule.reverse_steps(num_steps))
         horizon, end = self.hparams.prediction_length, context.sizes[TIME]
         start = end - self.hparams.context_length
-        target, observed = (
-            cut(v, start - self.prior_length, end + horizon) for v in to_tensors(context, self.dtype)
-        )
+        target, observed = to_tensors(context, self.dtype)
+        names = [repr(label) for label in context[SERIES].values.tolist()]
+        _check_history(observed, names, "leave it out: data.drop_sel(series=[{}])")
+        level = MeanScaler.scale(*last_steps(target, observed, self.hparams.context_length))
+        target, observed = (cut(v, start - self.prior_length, end + horizon) for v in (target, observed))
         labels = [(label,) for label in context[SERIES].values.tolist()]
-        remedy = (
-            "leave it out, data.drop_sel(series=[{}]), and forecast it alone from its own end, or use a "
-            "model with a longer context_length"
-        )
-        _check_history(observed, [repr(label) for (label,) in labels], remedy)
         covariates = self._covariates(context, future_covariates, horizon)
         if covariates is not None:
             covariates = cut(covariates, start, end + horizon)
-        draws, states = self._draw(target, observed, covariates, labels, options, horizon, steps)
+        draws, states = self._draw(target, observed, covariates, labels, options, horizon, level, steps)
         result = forecast_dataset(
             draws.numpy(), context, model=type(self).__name__, seed=options.seed, attrs=options.provenance()
         )
@@ -371,7 +373,7 @@ class TSDiff(Model):
         result = data[[TARGET]].copy()
         result[TARGET] = ((SAMPLE, SERIES, TIME, FEATURE), filled, dict(data[TARGET].attrs))
         result[OBSERVED] = ((SERIES, TIME, FEATURE), ~missing)
-        return result.assign_attrs(**self._provenance(options.seed), **options.provenance())
+        return result.assign_attrs(**self._provenance(options))
 
     def sample(
         self,
@@ -430,7 +432,7 @@ class TSDiff(Model):
                 TIME: np.arange(self.window_length),
                 FEATURE: list(features),
             },
-            attrs=self._provenance(options.seed) | options.provenance(),
+            attrs=self._provenance(options),
         )
 
     # Inside ---------------------------------------------------------------------------------------------
@@ -444,10 +446,13 @@ class TSDiff(Model):
         labels: Sequence[tuple[object, ...]],
         options: PathOptions,
         num_kept: int,
+        level: Tensor | None = None,
         trajectory_steps: Sequence[int] = (),
     ) -> tuple[Tensor, Tensor]:
         """Draws of the last ``num_kept`` steps, (S, M, num_kept, C), and states, in the data's units."""
-        windows = self._windows(target.to(self.device), observed.to(self.device))
+        windows = self._windows(
+            target.to(self.device), observed.to(self.device), None if level is None else level.to(self.device)
+        )
         draws, states = draw_paths(
             self._frozen(),
             self.schedule,
@@ -470,20 +475,27 @@ class TSDiff(Model):
             draws = draws.clamp(min=self.hparams.lower)
         return draws, states * scale
 
-    def _windows(self, target: Tensor, observed: Tensor) -> Windows:
-        """Scale stretches (B, P + L, C) by their context and add the lag channels."""
+    def _windows(self, target: Tensor, observed: Tensor, level: Tensor | None = None) -> Windows:
+        """Scale stretches (B, P + L, C) by their context and add the lag channels.
+
+        Where nothing of the context is observed, the scale is ``level`` (B, 1, C), or that of the stretch.
+        """
         prior, context = self.prior_length, self.hparams.context_length
         within = slice(prior, prior + context)
         scale = MeanScaler.scale(target[:, within], observed[:, within])
         empty = ~observed[:, within].any(1, keepdim=True)
-        if bool(empty.any()):  # nothing to see in the context: what lies around it is the better guess than 1
-            scale = torch.where(empty, MeanScaler.scale(target, observed), scale)
+        if bool(empty.any()):
+            level = MeanScaler.scale(target, observed) if level is None else level
+            scale = torch.where(empty, level, scale)
         lags = (0, *self.hparams.lags)
         values, mask = (
             torch.cat([v[:, prior - lag : prior - lag + self.window_length] for lag in lags], dim=-1)
             for v in (target / scale, observed)
         )
         return Windows(torch.where(mask, values, torch.zeros_like(values)), mask, scale)
+
+    def _provenance(self, options: PathOptions) -> dict[str, Any]:
+        return provenance(type(self).__name__, options.seed) | options.provenance()
 
     def _frozen(self) -> Callable[..., Tensor]:
         return FrozenBackbone(self.network, self.hparams.num_diffusion_steps)
@@ -517,13 +529,6 @@ class TSDiff(Model):
             batch_size,
             progress,
         )
-
-    def _provenance(self, seed: int) -> dict[str, Any]:
-        return {
-            "model": type(self).__name__,
-            "seqdyn_version": __version__,
-            "seed": seed,
-        }
 
     def _check(self, data: xr.Dataset) -> None:
         check_sequences(data)

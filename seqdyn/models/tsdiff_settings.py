@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
+
+from seqdyn._arguments import check_count, check_lower, is_count
 
 __all__ = ["LAGS", "PRESETS", "expand"]
 
@@ -68,13 +70,8 @@ def expand(given: dict[str, Any], preset: str) -> dict[str, Any]:
     values: dict[str, Any] = {k: defaults.get(k) if v is None else v for k, v in given.items()}
     values["lags"] = _expand_lags(values["lags"])
     for name in COUNTS:
-        least = 0 if name == "num_covariates" else 1
-        if not isinstance(values[name], Integral) or values[name] < least:
-            raise ValueError(f"{name} must be a whole number of at least {least}, got {values[name]!r}.")
-        values[name] = int(values[name])
-    lower = values["lower"]
-    if lower is not None and not isinstance(lower, Real):
-        raise ValueError(f"lower must be a number in the units of the data or None, got {lower!r}; try 0.0.")
+        values[name] = check_count(values[name], name, least=0 if name == "num_covariates" else 1)
+    values["lower"] = check_lower(values["lower"])
     for name in ("learning_rate", "beta_end"):
         if not isinstance(values[name], Real):
             raise ValueError(f"{name} must be a number, got {values[name]!r}.")
@@ -97,7 +94,7 @@ def _expand_lags(lags: Sequence[int] | str) -> tuple[int, ...]:
             raise ValueError(f"lags must be {' or '.join(map(repr, LAGS))} or a list of steps, got {lags!r}.")
         lags = LAGS[lags]
     steps = () if isinstance(lags, Real) else tuple(lags)
-    valid = all(isinstance(step, Integral) and step >= 1 for step in steps) and len({*steps}) == len(steps)
+    valid = all(is_count(step) for step in steps) and len({*steps}) == len(steps)
     if isinstance(lags, Real) or not valid:
         raise ValueError(
             f"lags must list different whole numbers of steps, at least 1 each, got {lags!r}; "

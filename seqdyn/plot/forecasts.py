@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
+from seqdyn._arguments import check_count
 from seqdyn.data.schema import FEATURE, OBSERVED, SAMPLE, SERIES, TARGET, TIME
 from seqdyn.plot.style import COLORS, figure_legend, note, panels, time_axis, value_label
 
@@ -37,7 +38,8 @@ def forecast(
         truth: What happened; steps outside the forecast are left out.
         series: Labels of the series to draw; by default the first ones.
         max_panels: Most panels; a note says how many there would be.
-        history_length: Steps of history to draw; by default three times the forecast's.
+        history_length: Steps of history to draw, up to the forecast, or up to the end of a series that is not
+            observed in them; by default three times the forecast's.
 
     Returns:
         The axes, an array of them if there are several panels.
@@ -47,13 +49,15 @@ def forecast(
     """
     paths = _variable(forecast, TARGET, (SAMPLE, SERIES, TIME, FEATURE), "forecast")
     cells, total = _choose(paths, series, max_panels)
-    past = _past(history, paths, 3 * paths.sizes[TIME] if history_length is None else history_length)
+    past, steps = _past(history, paths), history_length
+    steps = 3 * paths.sizes[TIME] if steps is None else check_count(steps, "history_length")
     future = _future(truth, paths)
     width, height = (7.5, 3.4) if len(cells) == 1 else (4.0, 2.5)
     figure, axes = panels(len(cells), width=width, height=height)
     for ax, cell in zip(axes, cells, strict=True):
         if past is not None:
-            ax.plot(past[TIME], past.sel(cell), color=COLORS["history"], linewidth=1.0, label="history")
+            line = _last(past.sel(cell), steps)
+            ax.plot(line[TIME], line, color=COLORS["history"], linewidth=1.0, label="history")
         _fan(ax, paths.sel(cell))
         if future is not None:
             ax.plot(future[TIME], future.sel(cell), label="truth", **TRUTH)
@@ -163,7 +167,7 @@ def _choose(
     return cells[:max_panels], len(cells)
 
 
-def _past(history: xr.Dataset | None, paths: xr.DataArray, steps: int) -> xr.DataArray | None:
+def _past(history: xr.Dataset | None, paths: xr.DataArray) -> xr.DataArray | None:
     if history is None:
         return None
     values = _values(history, paths, "history")
@@ -175,7 +179,16 @@ def _past(history: xr.Dataset | None, paths: xr.DataArray, steps: int) -> xr.Dat
             f"{start}; "
             "pass the context of the forecast."
         )
-    return before.isel({TIME: slice(-steps, None)})
+    return before
+
+
+def _last(values: xr.DataArray, steps: int) -> xr.DataArray:
+    """The last steps of a series before the forecast, or before its own end if those are empty."""
+    observed = np.flatnonzero(values.notnull())
+    end = values.sizes[TIME]
+    if observed.size and observed[-1] < end - steps:
+        end = int(observed[-1]) + 1
+    return values.isel({TIME: slice(max(end - steps, 0), end)})
 
 
 def _future(truth: xr.Dataset | None, paths: xr.DataArray) -> xr.DataArray | None:

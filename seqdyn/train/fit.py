@@ -7,12 +7,12 @@ import inspect
 import logging
 import os
 from collections.abc import Iterable
-from numbers import Integral
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_only
 
+from seqdyn._arguments import is_count
 from seqdyn.persistence import read_folder
 from seqdyn.train.run import Run, describe_data, summarize_data
 from seqdyn.train.trainer import run_trainer
@@ -46,6 +46,7 @@ def fit_model(
     """
     _check_options(trainer_options, type(model).fit)
     _check_arguments(max_epochs, run_dir, resume, checkpoint_every, trainer_options.get("max_steps", -1))
+    _check_precision(trainer_options.get("precision"))
     run = None
     if run_dir is not None:
         asked = {"max_epochs": max_epochs, "seed": seed, "ema_decay": ema_decay, **trainer_options}
@@ -80,7 +81,7 @@ def fit_model(
 def _check_arguments(
     max_epochs: int, run_dir: Any, resume: bool, checkpoint_every: int | None, max_steps: int
 ) -> None:
-    if not _is_count(max_epochs) and max_epochs != -1:
+    if not is_count(max_epochs) and max_epochs != -1:
         raise ValueError(
             f"max_epochs must be a whole number, at least 1, got {max_epochs!r}; -1 goes on until "
             "max_time= or max_steps=."
@@ -94,15 +95,20 @@ def _check_arguments(
             f"max_steps={max_steps} cannot be resumed exactly; say how long to train with max_epochs, or "
             "leave run_dir out."
         )
-    if checkpoint_every is not None and not _is_count(checkpoint_every):
+    if checkpoint_every is not None and not is_count(checkpoint_every):
         raise ValueError(
             f"checkpoint_every must be a whole number of batches, at least 1, got {checkpoint_every!r}; None "
             "writes one an epoch."
         )
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
+def _check_precision(precision: Any) -> None:
+    kind, _, rest = str(precision).partition("-")
+    if kind in ("bf16", "16") and rest == "true":
+        raise ValueError(
+            f"precision={precision!r} keeps the weights themselves in half precision, in which small steps "
+            f"are lost; use precision='{kind}-mixed'."
+        )
 
 
 def _check_options(options: Iterable[str], fit: Any) -> None:

@@ -167,7 +167,7 @@ def test_a_series_that_ends_early_is_named_on_the_callers_line(
     line: Line, fitted: Any, data: xr.Dataset
 ) -> None:
     observed = xr.ones_like(data["target"], dtype=bool)
-    observed[1, -2:] = False
+    observed[1, -7:] = False  # longer than the forecast
 
     with pytest.warns(EarlyEndWarning) as record:
         forecast(line, fitted, data.assign(observed=observed))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,6 @@ from seqdyn.data import (
     to_netcdf,
     to_pandas,
 )
-from seqdyn.errors import EarlyEndWarning
 
 
 @pytest.mark.parametrize(("shape", "sizes"), [((5,), (1, 5, 1)), ((2, 5), (2, 5, 1)), ((2, 5, 3), (2, 5, 3))])
@@ -186,31 +184,6 @@ def test_a_forecast_continues_its_context() -> None:
     check_sequences(forecast.mean("sample", keep_attrs=True))
     local = pd.DatetimeIndex(joined.values).tz_localize("UTC").tz_convert("Europe/Zurich")
     assert (local == pd.date_range("2024-03-20", periods=45, tz="Europe/Zurich")).all()
-
-
-def test_a_series_that_ends_early_is_named() -> None:
-    context, values = panel(), np.zeros((5, 2, 2, 2))
-    first, second = context["series"].values.tolist()
-    length = context.sizes["time"]
-
-    def warned(*missing: int) -> str:
-        observed = context["observed"].copy()
-        for series, steps in enumerate(missing):
-            observed[{"series": series, "time": slice(length - steps, None)}] = False
-        with pytest.warns(EarlyEndWarning) as record:
-            forecast_dataset(values, context.assign(observed=observed), model="TSDiff", seed=0)
-        return str(record[0].message)
-
-    one, both = warned(0, 3), warned(2, 3)
-
-    assert one.startswith(f"'{second}' ends before the data do, ")
-    assert f"('{second}' ends 2024-04-25 00:00:00+02:00)" in one
-    assert one.endswith(f"data.sel(series=['{second}']).isel(time=slice(0, {length - 3})).")
-    assert both.startswith(f"'{first}' and 1 more end before the data do, ")
-    assert both.endswith(f"data.isel(time=slice(0, {length - 2})).")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        forecast_dataset(values, context, model="TSDiff", seed=0)
 
 
 def test_draws_and_quantiles_become_long_tables() -> None:

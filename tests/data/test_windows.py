@@ -159,7 +159,10 @@ def test_no_series_long_enough_names_the_longest_and_the_remedy() -> None:
     observed[0, 7:] = False
     observed[1, [0, 1, 2]] = False
 
-    with pytest.raises(ValueError, match=r"needs 8 steps, but the longest series \(s0\) has 7 .* at most 7"):
+    with pytest.raises(
+        ValueError,
+        match=r"needs 8 steps, but the longest series \('s0'\) has 7 .* at most 7 together: max\(lags\)",
+    ):
         SequenceWindows(dataset(observed), 8)
 
 

@@ -129,7 +129,7 @@ def test_ten_of_a_hundred_steps_are_0_10_to_90(schedule: NoiseSchedule) -> None:
 
 @pytest.mark.parametrize(
     ("count", "near"),
-    [(30, "20 or 25"), (0, "1 or 2"), (-5, "1 or 2"), (101, "50 or 100"), (70, "50 or 100"), (12, "5 or 10")],
+    [(30, "25 or 50"), (0, "1"), (-5, "1"), (101, "100"), (70, "50 or 100"), (12, "10 or 20")],
 )
 def test_a_number_of_steps_that_does_not_divide_is_refused_with_the_nearest_that_do(
     schedule: NoiseSchedule, count: int, near: str

@@ -144,6 +144,16 @@ def test_a_row_is_printed_and_kept(tmp_path: Path) -> None:
         append_row({"case": "s4-kernel"}, tmp_path / "results" / "rows.csv")
 
 
+def test_a_row_that_is_scored_again_takes_the_place_of_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+
+    for model, seed, score in (("a", 0, 1.0), ("a", 1, 2.0), ("b", 0, 3.0), ("a", 0, 4.0)):
+        append_row({"model": model, "seed": seed, "score": score}, path, keys=("model", "seed"))
+
+    assert path.read_text().splitlines() == ["model,seed,score", "a,1,2.0", "b,0,3.0", "a,0,4.0"]
+    assert [one.name for one in tmp_path.iterdir()] == ["rows.csv"]
+
+
 def test_training_case_is_the_default_hourly_model(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, ...]] = []
     steps: list[torch.Tensor] = []

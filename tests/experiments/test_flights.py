@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import xarray as xr
 
 from experiments.tsdiff import nyc_flights
 from experiments.tsdiff.features import add_covariates
-from experiments.tsdiff.nyc_flights import WholeNumbers, coverage_by_use, rows
+from experiments.tsdiff.nyc_flights import Config, WholeNumbers, coverage_by_use, rows
 from seqdyn import datasets, evaluate
 from seqdyn.models import LinearForecaster
 
@@ -89,8 +90,11 @@ def test_a_model_without_a_fit_takes_one_seed() -> None:
 def test_the_fast_version_stays_away_from_the_real_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def row(config: Config, runs: Path) -> tuple[dict[str, Any], xr.Dataset]:
+        return {"model": config.model, "week": config.week, "seed": config.seed}, xr.Dataset()
+
     results = tmp_path / "real.csv"
-    monkeypatch.setattr(nyc_flights, "run", lambda config, runs: ({"model": config.model}, xr.Dataset()))
+    monkeypatch.setattr(nyc_flights, "run", row)
     monkeypatch.setattr(nyc_flights, "table", lambda runs, config: pd.DataFrame())
     command = ["nyc_flights", "--fast", "--runs", str(tmp_path / "runs"), "--results", str(results)]
     monkeypatch.setattr("sys.argv", command)
@@ -99,5 +103,5 @@ def test_the_fast_version_stays_away_from_the_real_rows(
 
     assert not results.exists()
     assert not (tmp_path / "runs").exists()
-    written = (tmp_path / "runs_fast" / "results.csv").read_text().split()
-    assert written == ["model", "seasonal-ensemble", "seasonal-ensemble", "small", "small"]
+    written = pd.read_csv(tmp_path / "runs_fast" / "results.csv")
+    assert written["model"].tolist() == ["seasonal-ensemble"] * 2 + ["small"] * 2

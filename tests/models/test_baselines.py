@@ -383,8 +383,9 @@ def test_contexts_unlike_the_training_data_are_refused(fitted: Any, data: xr.Dat
         fitted.forecast(daily)
     with pytest.raises(ValueError, match="3 time steps but"):
         fitted.forecast(data.isel(time=slice(3)))
-    with pytest.raises(ValueError, match="num_samples must be at least 1, got 0"):
-        fitted.forecast(data, num_samples=0)
+    for number in (0, 2.5, "10", True):
+        with pytest.raises(ValueError, match=f"num_samples must be a whole number .* got {number!r}; 100 is"):
+            fitted.forecast(data, num_samples=number)
 
 
 @pytest.mark.parametrize(
@@ -395,7 +396,8 @@ def test_contexts_unlike_the_training_data_are_refused(fitted: Any, data: xr.Dat
         (lambda: SeasonalEnsemble(4, -1, 4), r"num_seasons must be a whole number .* got -1"),
         (lambda: LinearForecaster(True, 4), r"context_length must be a whole number .* got True"),
         (lambda: LinearForecaster(8, 4, penalty=0.0), r"penalty must be positive and finite, got 0.0"),
-        (lambda: LinearForecaster(8, 4, lower=float("nan")), r"lower must be finite, got nan"),
+        (lambda: LinearForecaster(8, 4, lower=float("nan")), r"lower must be a finite number .* got nan"),
+        (lambda: LinearForecaster(8, 4, lower="0"), r"lower must be a finite number .* got '0'"),
     ],
 )
 def test_constructors_check_their_arguments(build: Any, message: str) -> None:

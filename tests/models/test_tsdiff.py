@@ -167,20 +167,25 @@ def test_features_are_scaled_by_their_own_context(
     np.testing.assert_allclose(values[:, :12, :2], context / np.abs(context).mean(1, keepdims=True))
 
 
-def test_a_context_with_nothing_observed_is_scaled_by_what_lies_before(
-    make_model: Make, make_data: Make, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.filterwarnings("ignore::seqdyn.errors.EarlyEndWarning")
+@pytest.mark.parametrize("hidden", [12, 13, 25])  # of the window's last 12 + 8 steps
+def test_a_context_with_nothing_observed_is_scaled_by_the_last_values_before(
+    hidden: int, make_model: Make, make_data: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = make_data(series=1)
     mask = np.ones((1, 40), dtype=bool)
-    mask[0, -12:] = False
+    mask[0, -hidden:] = False
 
     values, observed = windows_of(
         make_model().double(), data.assign(observed=(("series", "time"), mask)), monkeypatch
     )
 
-    before = data.target.values[0, 20:28, 0]  # the prior of max(lags) = 8 steps
-    np.testing.assert_allclose(values[0, :8, 2], before / before.mean())
-    assert not observed[0, :, 0].any()
+    end = 40 - hidden
+    series = data.target.values[0, :, 0]
+    level = series[end - 12 : end].mean()
+    seen = np.arange(20, 36) < end  # what lies 8 steps before the window's 16
+    np.testing.assert_allclose(values[0, :, 2], np.where(seen, series[20:36], 0) / level)
+    assert not observed[0, :, 0].any() and observed[0, :, 2].tolist() == seen.tolist()
 
 
 def test_a_history_shorter_than_the_context_is_unobserved_on_the_left(

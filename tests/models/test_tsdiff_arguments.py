@@ -13,7 +13,7 @@ import seqdyn
 from seqdyn.data import future_times
 from seqdyn.data.schema import describe
 from seqdyn.data.sequences import SequenceDataModule
-from seqdyn.errors import NotFittedError
+from seqdyn.errors import EarlyEndWarning, NotFittedError
 from seqdyn.models import TSDiff
 
 Make = Callable[..., Any]
@@ -40,8 +40,8 @@ DRAW: dict[str, Any] = {"num_samples": 2, "seed": 0, "progress": False}
         ({"state_size": 7}, "state_size must be even and at least 2, got 7; try 8"),
         ({"embedding_size": 5}, "embedding_size must be even and at least 4, got 5; try 128"),
         ({"kernel": "s4"}, r"kernel must be one of \('nplr-legs', 's4d-legs', 's4d-lin'\), got 's4'"),
-        ({"lower": "0"}, "lower must be a number in the units of the data or None, got '0'; try 0.0"),
-        ({"lower": float("nan")}, "lower is nan.*pass a finite number or None"),
+        ({"lower": "0"}, "lower must be a finite number in the units of the data, got '0'; 0.0 for counts"),
+        ({"lower": float("nan")}, "lower must be a finite number .* got nan"),
         ({"learning_rate": 0.0}, "learning_rate must be positive, got 0.0; the usual value is 1e-3"),
         ({"learning_rate": float("nan")}, "learning_rate must be positive, got nan"),
         ({"beta_end": 1.0}, "beta_end must lie between 1e-4 and 1, got 1.0; the usual value is 0.1"),
@@ -103,7 +103,7 @@ def test_validation_data_are_checked_too(make_model: Make, make_data: Make) -> N
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_steps": 3}, "must divide the 10 diffusion steps, got 3; try num_steps=1 or 2"),
+        ({"num_steps": 3}, "must divide the 10 diffusion steps, got 3; try num_steps=2 or 5"),
         ({"sampler": "euler"}, r"sampler must be one of \('ddpm', 'ddim'\), got 'euler'"),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
         ({"num_samples": 0}, "num_samples must be a whole number of at least 1, got 0"),
@@ -152,23 +152,39 @@ def test_states_of_steps_that_are_not_visited_are_refused_with_those_that_are(
         make_model().forecast(make_data(), trajectory_steps=[8, 9], num_steps=5, **DRAW)
 
 
-def test_a_series_without_history_is_refused_by_name(make_model: Make, make_data: Make) -> None:
+def test_a_series_that_was_never_observed_is_refused_by_name(make_model: Make, make_data: Make) -> None:
+    data = make_data()
+    mask = np.ones((3, 40), dtype=bool)
+    mask[1] = False
+    data = data.assign(observed=(("series", "time"), mask))
+
+    with pytest.raises(
+        ValueError, match=r"series 's1' has no observed value.*data.drop_sel\(series=\['s1'\]\)"
+    ):
+        make_model().forecast(data, **DRAW)
+
+
+def test_a_series_that_ended_before_the_window_is_forecast_from_its_level(
+    make_model: Make, make_data: Make
+) -> None:
     # The window looks at the last 8 + 12 steps.
     data = make_data()
     mask = np.ones((3, 40), dtype=bool)
     mask[1, 20:] = False
-    data = data.assign(observed=(("series", "time"), mask))
-
+    dead = data.assign(observed=(("series", "time"), mask))
     model = make_model()
 
-    with pytest.raises(
-        ValueError,
-        match=r"series 's1' has no observed value.*data.drop_sel\(series=\['s1'\]\), and forecast it alone",
-    ):
-        model.forecast(data, **DRAW)
+    with pytest.warns(EarlyEndWarning, match="'s1' ends before the data do"):
+        forecast = model.forecast(dead, **DRAW)
+    with pytest.warns(EarlyEndWarning):
+        louder = model.forecast(dead.assign(target=dead["target"] * 8), **DRAW)
 
+    assert np.isfinite(forecast["target"]).all()
+    np.testing.assert_allclose(louder["target"], 8 * forecast["target"], rtol=1e-5)
+    alive = model.forecast(data, **DRAW).sel(series=["s0", "s2"])
+    np.testing.assert_allclose(forecast["target"].sel(series=["s0", "s2"]), alive["target"], rtol=1e-4)
     with pytest.warns(UserWarning, match=r"1 of 3 series are observed in no window .* first is 's1'"):
-        scores = seqdyn.evaluate(model, data, num_windows=1, num_samples=2, seed=0, progress=False)
+        scores = seqdyn.evaluate(model, dead, num_windows=1, num_samples=2, seed=0, progress=False)
     assert (scores["num_observed"].sum("window") > 0).values.tolist() == [True, False, True]
 
 

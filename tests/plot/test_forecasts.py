@@ -84,6 +84,18 @@ def test_history_ends_before_the_forecast_and_truth_stays_inside(
     assert lower <= drawn.min() < drawn.max() <= upper
 
 
+def test_the_history_of_a_series_that_ended_early_ends_where_it_did(
+    data: xr.Dataset, forecast: xr.Dataset
+) -> None:
+    seen = xr.ones_like(data["target"], dtype=bool)
+    seen[0, 20:] = False
+
+    axes = plot.forecast(forecast, history=data.assign(observed=seen), history_length=5)
+
+    np.testing.assert_array_equal(line(axes[0], "history")[0], data.time[15:20])
+    np.testing.assert_array_equal(line(axes[1], "history")[0], data.time[55:60])
+
+
 def test_history_length_is_in_steps(data: xr.Dataset, forecast: xr.Dataset) -> None:
     ax = plot.forecast(forecast, history=data, history_length=5)[0]
 

@@ -135,6 +135,12 @@ def test_lightning_says_nothing_and_its_logging_is_left_as_it_was(
     assert logging.getLogger("pytorch_lightning").level == level
 
 
+@pytest.mark.parametrize("precision", ["bf16", "16"])
+def test_weights_in_half_precision_are_refused(model_class: Any, data: xr.Dataset, precision: str) -> None:
+    with pytest.raises(ValueError, match=f"use precision='{precision}-mixed'"):
+        model_class().fit(data, max_epochs=1, precision=f"{precision}-true")
+
+
 def test_other_warnings_pass(model_class: Any, data: xr.Dataset) -> None:
     class Warn(pl.Callback):
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:
