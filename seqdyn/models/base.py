@@ -123,8 +123,8 @@ class Model(pl.LightningModule, abc.ABC):
         fitted model goes on from its weights. Nothing is written anywhere unless ``run_dir`` is given.
 
         Args:
-            data: Training data, or a DataModule that holds it; may be left out where the model has data of its
-                own, such as an emulator that was built for a known system.
+            data: Training data, or a DataModule that holds it; may be left out where the model has data of
+                its own, such as an emulator that was built for a known system.
             max_epochs: Passes over the training data.
             val: Validation data; the weights of the epoch with the lowest ``val_loss`` are kept.
             seed: Seed of initialisation, order of the data and noise; the caller's random state is left

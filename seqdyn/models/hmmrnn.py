@@ -4,10 +4,11 @@ The network turns white noise into logits, symbols are drawn from them, and the 
 with the data by an entropic transport divergence: no data sequence belongs to a given noise.
 
 The gradient is taken in one of two ways. ``"unbiased"``, the default, uses that symbols are independent given
-the logits: it weighs what each possible symbol would do to the divergence (:mod:`seqdyn.ot.categorical`) by its
-probability, exactly, with potentials of other draws. ``"straight-through"`` is as published: a Gumbel-softmax
-whose gradient is that of the soft sample, and the divergence between two batches, whose minimum is a process that
-is less variable than the data (small blur), or, through the gradient of the soft sample, more so (large blur).
+the logits: it weighs what each possible symbol would do to the divergence by its probability, exactly, with
+potentials of other draws (:mod:`seqdyn.ot.categorical`). ``"straight-through"`` is as published: a
+Gumbel-softmax whose gradient is that of the soft sample, and the divergence between two batches. It has biases
+that do not vanish with training: with a small blur the minimum is a process less variable than the data, with
+a large one the gradient ends at a process that is more so.
 
 Source: Torre et al. (2025), arXiv 2510.25674; the unbiased gradient is ours.
 """
@@ -51,6 +52,11 @@ GRADIENTS = ("unbiased", "straight-through")
 SCALES: dict[str, dict[str, Any]] = {
     "small": {"hidden_size": 50, "input_size": 10, "batch_size": 1024},
     "paper": {"hidden_size": 150, "input_size": 100, "batch_size": 4096},
+}
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "default": {"initial": "normal"},
+    "fully": {"gradient_clip": 0.3},
+    "cyclic": {"gradient_clip": 0.3},
 }
 NUM_SERIES = 30_000  # sequences drawn of a process, as published
 KEPT = ("symbol", "hidden", "logits")
@@ -134,15 +140,9 @@ class HMMRNN(Model):
         """
         if scale not in SCALES:
             raise ValueError(f"scale must be one of {tuple(SCALES)}, got {scale!r}.")
-        process, hmm = processes.PRESETS.get(name), processes.preset(name)
-        own = {
-            "num_symbols": hmm.num_symbols,
-            "num_steps": process.num_steps,
-            "gradient_clip": process.gradient_clip,
-            "initial": process.initial,
-            "process": name,
-        }
-        return cls(**{**own, **SCALES[scale], **arguments})
+        num_symbols = processes.preset(name).num_symbols
+        own = {"num_symbols": num_symbols, "num_steps": processes.PRESETS[name].num_steps, "process": name}
+        return cls(**{**own, **SCALES[scale], **PUBLISHED.get(name, {}), **arguments})
 
     @property
     def hmm(self) -> HMM:
@@ -209,8 +209,8 @@ class HMMRNN(Model):
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Divergence between the sequences of a batch and as many of the model.
 
-        With the unbiased gradient the value is an unbiased estimate, which goes to zero for a perfect model and
-        fluctuates around it; otherwise that of the debiased divergence between two batches, which does not.
+        With the unbiased gradient the value is an unbiased estimate, which fluctuates around zero for a
+        perfect model; otherwise that of the debiased divergence between two batches, which does not.
         """
         target = self._one_hot(batch[SYMBOL])
         loss = self._unbiased_loss(target) if self._unbiased else self._published_loss(target)
@@ -227,7 +227,9 @@ class HMMRNN(Model):
         logits = self._logits(size, num_steps)
         with torch.no_grad():
             found = witness(self._symbols(logits), target, first, second, epsilon=float(self.epsilon))
-        expected = (logits.softmax(dim=-1) * found.effects).sum() / size  # its gradient is that of the divergence
+        expected = (
+            logits.softmax(dim=-1) * found.effects
+        ).sum() / size  # its gradient is that of the divergence
         return found.value - self.data_cost + (expected - expected.detach())
 
     def _published_loss(self, target: Tensor) -> Tensor:
@@ -343,8 +345,8 @@ class HMMRNN(Model):
         most, known = int(data[SYMBOL].max()), self.hparams.num_symbols
         if most >= known:
             raise ValueError(
-                f"the data hold symbol {most} but the model was built with num_symbols={known}; build it with "
-                f"num_symbols={most + 1}."
+                f"the data hold symbol {most} but the model was built with num_symbols={known}; build it "
+                f"with num_symbols={most + 1}."
             )
 
 

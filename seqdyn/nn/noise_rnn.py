@@ -40,7 +40,12 @@ class NoiseRNN(nn.Module):
     """
 
     def __init__(
-        self, num_symbols: int, hidden_size: int, input_size: int, activation: str = "relu", bias: bool = False
+        self,
+        num_symbols: int,
+        hidden_size: int,
+        input_size: int,
+        activation: str = "relu",
+        bias: bool = False,
     ) -> None:
         super().__init__()
         bound = 1 / math.sqrt(hidden_size)

@@ -1,25 +1,25 @@
 r"""Entropic transport between sets of discrete sequences, and how it changes with a single symbol.
 
-The cost of two sequences is the number of steps at which they differ, which is half the squared distance of
-their one-hot codes. Let :math:`\mathrm{OT}_\varepsilon` be the entropic transport cost (relative to the product
-measure), P the law of a model and Q that of the data. The divergence
+The cost of two sequences is the number of steps at which they differ, which is half the squared distance
+of their one-hot codes. Let :math:`\mathrm{OT}_\varepsilon` be the entropic transport cost (relative to the
+product measure), P the law of a model and Q that of the data. The divergence
 
 .. math::
     S_\varepsilon(P, Q) = \mathrm{OT}_\varepsilon(P, Q) - \tfrac12 \mathrm{OT}_\varepsilon(P, P)
     - \tfrac12 \mathrm{OT}_\varepsilon(Q, Q)
 
-changes with P as the *witness* :math:`\varphi(x) = f_{PQ}(x) - f_{PP}(x)` says, where f are the potentials of the
-two transport problems. Plugging one batch of the model into all three terms makes gradient and value biased: a
-sequence takes part in the problem that is to judge it, so that each one seems too far from its like and too near
-to the data. Here a sequence is judged by potentials of *other* draws,
+changes with P as the *witness* :math:`\varphi(x) = f_{PQ}(x) - f_{PP}(x)` says, f being the potentials of the
+two transport problems. Plugging one batch of the model into all three terms makes gradient and value
+biased: a sequence takes part in the problem that is to judge it, so that it seems too near to the data. Here a
+sequence is judged by potentials of *other* draws,
 
 .. math::
     \hat\varphi(x) = f_{Z Y}(x) - f_{Z Z'}(x), \qquad
     f_{ZY}(x) = -\varepsilon \log \sum_j b_j\, e^{(g_j - C(x, y_j)) / \varepsilon},
 
-with independent sets Z and Z' of the model and Y of the data. Where model and data agree in law, Y and Z' may be
-exchanged, so that the expected witness is zero for every x: the truth is a stationary point at any sample size
-and any epsilon.
+with independent sets Z and Z' of the model and Y of the data. Where model and data agree in law, Y and Z' may
+be exchanged, so that the expected witness is zero for every x: the truth is a stationary point at any sample
+size and any epsilon.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Transport", "Witness", "flip_effects", "transport", "witness"]
+__all__ = ["Transport", "Witness", "divergence", "flip_effects", "matched", "transport", "witness"]
 
 _LOWEST = 80.0  # exp(-80) is the smallest kernel entry that float32 holds with room for the scalings
 _CHECK_EVERY = 5
@@ -56,9 +56,10 @@ class Witness(NamedTuple):
     """What a change of the model's sequences does to the divergence.
 
     Attributes:
-        effects: Change of the witness if symbol k stood at step t of sequence i, (B, T, K); zero for the one
-            that stands there.
-        value: Unbiased estimate of the divergence up to a constant of the data, scalar: OT(Z, Y) - OT(Z, Z')/2.
+        effects: Change of the witness if symbol k stood at step t of sequence i, (B, T, K); zero for the
+            one that stands there.
+        value: OT(Z, Y) - OT(Z, Z') / 2, scalar: up to a constant of the data an unbiased estimate of the
+            divergence of sets of this size.
     """
 
     effects: Tensor
@@ -165,3 +166,25 @@ def _check_epsilon(epsilon: float, num_steps: int) -> None:
             f"epsilon={epsilon:g} is too small for sequences of {num_steps} steps; it must be at least "
             f"{num_steps / _LOWEST:.3g}, a blur of {math.sqrt(num_steps / _LOWEST):.3g}."
         )
+
+
+def divergence(x: Tensor, y: Tensor, *, epsilon: float, tolerance: float = 1e-5) -> Tensor:
+    """Debiased divergence between two sets of one-hot sequences, (N, T, K) and (M, T, K), without gradient.
+
+    Raises:
+        ValueError: If epsilon is too small for this way of computing.
+    """
+    between = transport(x, y, epsilon=epsilon, tolerance=tolerance).value
+    return between - (_self_transport(x, epsilon, tolerance) + _self_transport(y, epsilon, tolerance)) / 2
+
+
+def _self_transport(x: Tensor, epsilon: float, tolerance: float, max_iters: int = 500) -> Tensor:
+    """Entropic transport from a set to itself, by the averaged symmetric iteration."""
+    kernel = _kernel(x, x, epsilon)
+    scaling = kernel.new_ones(len(x))
+    for iteration in range(max_iters):
+        ratio = (kernel @ scaling).mul_(1 / len(x)).mul_(scaling)  # 1 at the solution
+        scaling = scaling / ratio.sqrt()
+        if iteration % _CHECK_EVERY == 0 and bool((ratio - 1).abs().max() < tolerance):
+            break
+    return 2 * epsilon * scaling.log().mean()
