@@ -1,0 +1,7 @@
+"""Tools that open learned dynamics."""
+
+from __future__ import annotations
+
+from seqdyn._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(__name__, {})

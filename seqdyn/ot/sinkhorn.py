@@ -1,0 +1,2 @@
+def sinkhorn_divergence(*a, **k):
+    raise RuntimeError
