@@ -35,7 +35,8 @@ def append_row(row: Mapping[str, Any], path: Path, keys: Sequence[str] = ()) -> 
     Args:
         row: Values by column.
         path: The file.
-        keys: Columns that name a row: an earlier one of the same name gives way.
+        keys: Columns that name a row: an earlier one of the same name gives way. Appending is safe beside
+            other processes that append; replacing is not.
 
     Raises:
         ValueError: If the file has other columns.

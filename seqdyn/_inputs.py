@@ -30,6 +30,10 @@ __all__ = [
 ]
 
 
+# What a message of the reader may advise that has no option of its own on the command line.
+_READER_OPTION = re.compile(r"\b(decimal|thousands|na_values|sep|encoding|date_format)=")
+
+
 def command_name(class_name: str) -> str:
     """``SeasonalNaive`` is called seasonal-naive, ``TSDiff`` tsdiff, ``LinearForecaster`` linear."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", class_name.removesuffix("Forecaster")).lower()
@@ -60,6 +64,10 @@ def read_data(source: str, values: Mapping[str, Any]) -> xr.Dataset:
         more = values.get("read_options", {})
         try:
             return read_sequences(source, **arguments(read_sequences, values), **more)
+        except ValueError as error:
+            if not _READER_OPTION.search(str(error)):
+                raise
+            raise ValueError(f"{error} Here that is typed --read-options '{{NAME: VALUE}}'.") from error
         except TypeError as error:
             if not more:
                 raise

@@ -39,7 +39,7 @@ from seqdyn._outputs import (
     run_folder,
     save,
 )
-from seqdyn.errors import NonFiniteError, NotFittedError
+from seqdyn.errors import EarlyEndWarning, NonFiniteError, NotFittedError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -110,7 +110,11 @@ def _complain(message: str, status: int = 2) -> int:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    _complain(f"warning: {message}")
+    text = str(message)
+    if issubclass(category, EarlyEndWarning):  # its remedy is a line of Python
+        fact = text.partition(" If that is no gap")[0]
+        text = f"{fact} If that is no gap, forecast from a file that stops there: --data FILE."
+    _complain(f"warning: {text}")
 
 
 # Commands --------------------------------------------------------------------------------------------------

@@ -189,6 +189,32 @@ def test_a_table_of_scores_is_in_the_time_of_the_data(run: Run, csv: Path, tmp_p
     assert set(table["end"]) == {"2024-01-04 23:00:00+01:00"}
 
 
+def test_a_series_that_ended_early_is_named_with_a_remedy_for_the_shell(
+    table: pd.DataFrame, naive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = table[(table["id"] != table["id"].iloc[0]) | (table["ds"] < "2024-01-02 12:00")]
+    table.to_csv(tmp_path / "short.csv", index=False)
+
+    words = ["forecast", naive, "--data", tmp_path / "short.csv", "-o", tmp_path / "f.nc"]
+    assert cli.main([str(word) for word in words]) == 0
+
+    warning = [line for line in capsys.readouterr().err.splitlines() if "ends before the data do" in line]
+    assert len(warning) == 1
+    assert warning[0].endswith("If that is no gap, forecast from a file that stops there: --data FILE.")
+
+
+def test_an_option_of_the_reader_is_named_as_the_shell_has_it(
+    table: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table["y"] = table["y"].map(lambda value: f"{value:.1f}".replace(".", ","))
+    table.to_csv(tmp_path / "euro.csv", index=False, sep=";")
+
+    status = cli.main(["fit", "seasonal-naive", str(tmp_path / "euro.csv"), *COLUMNS, *NAIVE, "-o", "x"])
+
+    assert status == 2
+    assert "decimal=','" in (error := capsys.readouterr().err) and "--read-options '{NAME: VALUE}'" in error
+
+
 def test_evaluation_warns_of_training_data_and_of_a_series_that_is_not_scored(
     naive: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

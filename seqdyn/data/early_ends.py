@@ -32,7 +32,8 @@ def warn_of_early_ends(context: xr.Dataset, horizon: int) -> None:
     late = (ends > 0) & (ends < length - horizon)
     if not late.any():
         return
-    series, feature = (int(axis[0]) for axis in np.nonzero(late))
+    series = int(np.argmax(late.any(axis=1)))
+    feature = int(np.where(late[series], ends[series], length).argmin())  # the one that ends first
     label, end = context[SERIES].values.tolist()[series], int(ends[series, feature])
     name = repr(label)
     if not late[series].all():
@@ -40,12 +41,12 @@ def warn_of_early_ends(context: xr.Dataset, horizon: int) -> None:
     count = int(late.any(axis=1).sum())
     others = f" and {count - 1} more end" if count > 1 else " ends"
     last = local_time(context[TIME].values[end - 1], context)
-    if late[ends > 0].all():
+    if late[ends > 0].all() and count > 1:
         cut = f"cut the data at the last end: data.isel(time=slice(0, {ends.max()}))"
     else:
         cut = (
             "forecast it alone, from data that stop there: "
-            f"data.sel(series=[{label!r}]).isel(time=slice(0, {ends[series].max()}))"
+            f"data.sel(series=[{label!r}]).isel(time=slice(0, {end}))"
         )
     warnings.warn(
         f"{name}{others} before the data do, yet forecasts start after the end of the data ({label!r} ends "

@@ -200,7 +200,7 @@ def observed_mask(data: xr.Dataset) -> np.ndarray:
     return np.array(np.broadcast_to(observed if observed.ndim == 3 else observed[:, :, None], target.shape))
 
 
-def local_time(value: Any, data: xr.Dataset) -> str:
+def local_time(value: Any, data: xr.Dataset | xr.DataArray) -> str:
     """A time of ``data`` for a message: a stamp is local and with its offset where the data name a zone."""
     if data[TIME].dtype.kind != "M":
         return str(value)

@@ -40,15 +40,27 @@ def cut(values: Tensor, start: int, stop: int) -> Tensor:
     return torch.nn.functional.pad(inside, (0, 0, before, after))
 
 
-def last_steps(target: Tensor, observed: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """The last ``length`` steps of every series and feature (M, T, C) up to its own end, and their mask.
+def last_steps(
+    target: Tensor, observed: Tensor, length: int, stop: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Of every series and feature the ``length`` steps up to its last observed one, and their mask.
 
-    Steps before the beginning are zero (false).
+    Args:
+        target: Series (M, T, C).
+        observed: Their mask.
+        length: Number of steps K.
+        stop: Look at the steps before this one; where none of them is observed, at the first K from the first
+            observed one on.
+
+    Returns:
+        ``target`` and ``observed``, (M, K, C); false where there is no such step.
     """
-    _, ends = spans(observed.numpy())
-    steps = torch.from_numpy(ends)[:, None] - length + torch.arange(length)[:, None]  # (M, length, C)
-    inside = steps.clamp(min=0)
-    return target.gather(1, inside), observed.gather(1, inside) & (steps >= 0)
+    starts, _ = spans(observed.numpy())
+    _, ends = spans(observed[:, :stop].numpy())
+    ends = np.where(ends > 0, ends, starts + length)
+    steps = torch.from_numpy(ends)[:, None] - length + torch.arange(length)[:, None]  # (M, K, C)
+    inside = steps.clamp(0, target.shape[1] - 1)
+    return target.gather(1, inside), observed.gather(1, inside) & (steps == inside)
 
 
 def cover_gaps(observed: np.ndarray, length: int) -> list[Tile]:

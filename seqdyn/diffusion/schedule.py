@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from numbers import Integral, Real
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from seqdyn._arguments import check_count
 
 __all__ = ["NoiseSchedule", "Transition"]
 
@@ -121,13 +122,11 @@ class NoiseSchedule(nn.Module):
             ValueError: If ``num_steps`` does not divide T.
         """
         total = self.num_diffusion_steps
-        count = total if num_steps is None else num_steps
-        if not isinstance(count, Integral) or count < 1 or total % count:
+        count = total if num_steps is None else check_count(num_steps, "num_steps", hint=f"all are {total}")
+        if total % count:
             divisors = [n for n in range(1, total + 1) if total % n == 0]
-            near = [1, total]
-            if isinstance(count, Real):  # the nearest on either side, where there is one
-                below, above = [n for n in divisors if n < count], [n for n in divisors if n > count]
-                near = below[-1:] + above[:1] or near
+            below, above = [n for n in divisors if n < count], [n for n in divisors if n > count]
+            near = below[-1:] + above[:1]
             raise ValueError(
                 f"num_steps must divide the {total} diffusion steps, got {num_steps!r}; "
                 f"try num_steps={' or '.join(map(str, near))}."

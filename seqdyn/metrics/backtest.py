@@ -4,7 +4,6 @@ them."""
 from __future__ import annotations
 
 import inspect
-import numbers
 import warnings
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -183,16 +182,12 @@ def _window_length(model: object, prediction_length: int | None) -> int:
             f"{type(model).__name__} states no prediction_length, so the length of a window is unknown; "
             "pass it: evaluate(model, data, prediction_length=24, ...)."
         )
-    if not isinstance(length, numbers.Integral):
+    length = check_count(length, "prediction_length", hint="a window is made of whole steps")
+    if own is not None and length > own:
         raise ValueError(
-            f"prediction_length must be an integer, got {length!r}; a window is made of whole steps."
+            f"prediction_length must be at most {own}, the model's own, got {length}; leave it out to use it."
         )
-    if length < 1 or (own is not None and length > own):
-        limit = "at least 1" if own is None else f"between 1 and {own}, the model's own"
-        raise ValueError(
-            f"prediction_length must be {limit}, got {length}; leave it out to use the model's own."
-        )
-    return int(length)
+    return length
 
 
 def _warn_if_trained_on(model: object, data: xr.Dataset, first: int) -> None:
@@ -241,9 +236,10 @@ def _check_observed(data: xr.Dataset, observed: np.ndarray, first: int) -> None:
     """Refuse windows in which nothing is observed, and a series that begins in one."""
     start = local_time(data[TIME].values[first], data)
     if not observed[:, first:].any():
+        end = int(np.flatnonzero(observed.any(axis=(0, 2)))[-1]) + 1
         raise ValueError(
             f"no value is observed in the windows from {start} on, so there is nothing to score; cut them "
-            "at the last observed step with data.sel(time=slice(None, STAMP))."
+            f"at the last observed step: data.isel(time=slice(0, {end}))."
         )
     new = ~observed[:, :first].any(axis=(1, 2))
     if new.any():

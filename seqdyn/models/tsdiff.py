@@ -55,7 +55,6 @@ class Windows(NamedTuple):
 
     values: Tensor  # (B, L, D), zero where unobserved
     observed: Tensor  # (B, L, D)
-    scale: Tensor  # (B, 1, C)
 
 
 class TSDiff(Model):
@@ -222,8 +221,9 @@ class TSDiff(Model):
 
         Args:
             context: Sequences; their last ``max(lags) + context_length`` steps are used. Missing values, a
-                short history included, are drawn along with the future. Of a series that ended before those
-                only the level is known: the mean absolute value of its last ``context_length`` steps.
+                short history included, are drawn along with the future. The scale of a series is the mean
+                absolute value of the ``context_length`` steps up to its last observed one, so that a series
+                that ended earlier is forecast from the level it had.
             num_samples: Paths per series. With quantile guidance path k aims at level k / (num_samples + 1).
             seed: Seed of the draws; ``None`` takes one from the ambient stream.
             guidance: ``"quantile"``, ``"square"``, or ``None``: draws that ignore the context.
@@ -255,7 +255,6 @@ class TSDiff(Model):
         self.require_fitted()
         self._check(context)
         check_alike(context, self.data_info)
-        warn_of_early_ends(context, self.hparams.prediction_length)
         options = self._options(
             num_samples,
             seed,
@@ -268,18 +267,18 @@ class TSDiff(Model):
             progress,
         )
         steps = _check_trajectory(trajectory_steps, self.schedule.reverse_steps(num_steps))
+        warn_of_early_ends(context, self.hparams.prediction_length)
         horizon, end = self.hparams.prediction_length, context.sizes[TIME]
         start = end - self.hparams.context_length
         target, observed = to_tensors(context, self.dtype)
-        names = [repr(label) for label in context[SERIES].values.tolist()]
-        _check_history(observed, names, "leave it out: data.drop_sel(series=[{}])")
-        level = MeanScaler.scale(*last_steps(target, observed, self.hparams.context_length))
+        _check_observed(context, observed)
+        scale = MeanScaler.scale(*last_steps(target, observed, self.hparams.context_length))
         target, observed = (cut(v, start - self.prior_length, end + horizon) for v in (target, observed))
         labels = [(label,) for label in context[SERIES].values.tolist()]
         covariates = self._covariates(context, future_covariates, horizon)
         if covariates is not None:
             covariates = cut(covariates, start, end + horizon)
-        draws, states = self._draw(target, observed, covariates, labels, options, horizon, level, steps)
+        draws, states = self._draw(target, observed, covariates, labels, scale, options, horizon, steps)
         result = forecast_dataset(
             draws.numpy(), context, model=type(self).__name__, seed=options.seed, attrs=options.provenance()
         )
@@ -348,6 +347,7 @@ class TSDiff(Model):
             progress,
         )
         target, observed = to_tensors(data, self.dtype)
+        _check_observed(data, observed)
         covariates = self._covariates(data, None, 0)
         missing, names = ~observed.numpy(), data[SERIES].values.tolist()
         known = data[TARGET].values
@@ -361,11 +361,16 @@ class TSDiff(Model):
                 for v in (target, observed)
             )
             labels = [(names[tile.series], tile.offset) for tile in tiles]
-            remedy = "leave the gap out with data.isel(time=...), or use a model with a longer context_length"
-            _check_history(mask, [f"{name!r}, from its step {start} on," for name, start in labels], remedy)
             if covariates is not None:
                 covariates = torch.stack([cut(covariates[m], start, stop) for m, start, stop in stretches])
-            draws, _ = self._draw(values, mask, covariates, labels, options, self.window_length)
+            length = self.hparams.context_length
+            scale = torch.cat(
+                [
+                    MeanScaler.scale(*last_steps(target[[m]], observed[[m]], length, max(start + length, 1)))
+                    for m, start, _ in stretches
+                ]
+            )
+            draws, _ = self._draw(values, mask, covariates, labels, scale, options, self.window_length)
             for tile, draw in zip(tiles, draws.numpy().swapaxes(0, 1), strict=True):  # (S, L, C)
                 gaps = missing[tile.series, tile.first : tile.stop]
                 cells = filled[:, tile.series, tile.first : tile.stop]
@@ -444,15 +449,13 @@ class TSDiff(Model):
         observed: Tensor,
         covariates: Tensor | None,
         labels: Sequence[tuple[object, ...]],
+        scale: Tensor,
         options: PathOptions,
         num_kept: int,
-        level: Tensor | None = None,
         trajectory_steps: Sequence[int] = (),
     ) -> tuple[Tensor, Tensor]:
         """Draws of the last ``num_kept`` steps, (S, M, num_kept, C), and states, in the data's units."""
-        windows = self._windows(
-            target.to(self.device), observed.to(self.device), None if level is None else level.to(self.device)
-        )
+        windows = self._windows(*(part.to(self.device) for part in (target, observed, scale)))
         draws, states = draw_paths(
             self._frozen(),
             self.schedule,
@@ -464,7 +467,6 @@ class TSDiff(Model):
             keep=(slice(self.window_length - num_kept, None), slice(self.hparams.num_features)),
             trajectory_steps=trajectory_steps,
         )
-        scale = windows.scale.cpu()
         draws = draws * scale
         if not bool(torch.isfinite(draws).all()):
             raise ValueError(
@@ -475,24 +477,25 @@ class TSDiff(Model):
             draws = draws.clamp(min=self.hparams.lower)
         return draws, states * scale
 
-    def _windows(self, target: Tensor, observed: Tensor, level: Tensor | None = None) -> Windows:
-        """Scale stretches (B, P + L, C) by their context and add the lag channels.
-
-        Where nothing of the context is observed, the scale is ``level`` (B, 1, C), or that of the stretch.
-        """
-        prior, context = self.prior_length, self.hparams.context_length
-        within = slice(prior, prior + context)
+    def _context_scale(self, target: Tensor, observed: Tensor) -> Tensor:
+        """Scale of stretches (B, P + L, C) by their context, (B, 1, C), or by all where that is empty."""
+        within = slice(self.prior_length, self.prior_length + self.hparams.context_length)
         scale = MeanScaler.scale(target[:, within], observed[:, within])
         empty = ~observed[:, within].any(1, keepdim=True)
         if bool(empty.any()):
-            level = MeanScaler.scale(target, observed) if level is None else level
-            scale = torch.where(empty, level, scale)
+            scale = torch.where(empty, MeanScaler.scale(target, observed), scale)
+        return scale
+
+    def _windows(self, target: Tensor, observed: Tensor, scale: Tensor | None = None) -> Windows:
+        """Divide stretches (B, P + L, C) by their scale (B, 1, C), that of the context, and add the lags."""
+        prior = self.prior_length
+        scale = self._context_scale(target, observed) if scale is None else scale
         lags = (0, *self.hparams.lags)
         values, mask = (
             torch.cat([v[:, prior - lag : prior - lag + self.window_length] for lag in lags], dim=-1)
             for v in (target / scale, observed)
         )
-        return Windows(torch.where(mask, values, torch.zeros_like(values)), mask, scale)
+        return Windows(torch.where(mask, values, torch.zeros_like(values)), mask)
 
     def _provenance(self, options: PathOptions) -> dict[str, Any]:
         return provenance(type(self).__name__, options.seed) | options.provenance()
@@ -573,14 +576,15 @@ class TSDiff(Model):
         return self.covariate_scaler(covariates.to(device=self.device, dtype=self.dtype))
 
 
-def _check_history(observed: Tensor, names: Sequence[str], remedy: str) -> None:
-    """Refuse a stretch (B, T, C) in which a feature is nowhere observed: its scale is then unknown."""
-    empty = ~observed.any(dim=1).all(dim=-1)
-    if bool(empty.any()):
-        name = names[int(empty.nonzero()[0])]
+def _check_observed(data: xr.Dataset, observed: Tensor) -> None:
+    """Refuse a series with a feature that is never observed: its scale is unknown."""
+    never = ~observed.any(dim=1)
+    if bool(never.any()):
+        series, feature = (int(i) for i in never.nonzero()[0])
+        label = data[SERIES].values.tolist()[series]
         raise ValueError(
-            f"series {name} has no observed value of some feature in the "
-            f"{observed.shape[1]} steps the model looks at; {remedy.format(name)}."
+            f"series {label!r} has no observed value of {data[FEATURE].values.tolist()[feature]!r} in the "
+            f"data, so that its scale is unknown; leave it out: data.drop_sel(series=[{label!r}])."
         )
 
 

@@ -10,7 +10,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from seqdyn._arguments import check_count
-from seqdyn.data.schema import FEATURE, OBSERVED, SAMPLE, SERIES, TARGET, TIME
+from seqdyn.data.schema import FEATURE, OBSERVED, SAMPLE, SERIES, TARGET, TIME, local_time
 from seqdyn.plot.style import COLORS, figure_legend, note, panels, time_axis, value_label
 
 __all__ = ["denoising", "forecast"]
@@ -38,8 +38,8 @@ def forecast(
         truth: What happened; steps outside the forecast are left out.
         series: Labels of the series to draw; by default the first ones.
         max_panels: Most panels; a note says how many there would be.
-        history_length: Steps of history to draw, up to the forecast, or up to the end of a series that is not
-            observed in them; by default three times the forecast's.
+        history_length: Steps of history to draw; by default three times the forecast's. The panel of a series
+            that is not observed in them says when it last was.
 
     Returns:
         The axes, an array of them if there are several panels.
@@ -56,8 +56,11 @@ def forecast(
     figure, axes = panels(len(cells), width=width, height=height)
     for ax, cell in zip(axes, cells, strict=True):
         if past is not None:
-            line = _last(past.sel(cell), steps)
-            ax.plot(line[TIME], line, color=COLORS["history"], linewidth=1.0, label="history")
+            line = past.sel(cell)
+            recent = line.isel({TIME: slice(-steps, None)})
+            ax.plot(recent[TIME], recent, color=COLORS["history"], linewidth=1.0, label="history")
+            if not recent.notnull().any():
+                _say_when_last_observed(ax, line)
         _fan(ax, paths.sel(cell))
         if future is not None:
             ax.plot(future[TIME], future.sel(cell), label="truth", **TRUTH)
@@ -182,13 +185,12 @@ def _past(history: xr.Dataset | None, paths: xr.DataArray) -> xr.DataArray | Non
     return before
 
 
-def _last(values: xr.DataArray, steps: int) -> xr.DataArray:
-    """The last steps of a series before the forecast, or before its own end if those are empty."""
-    observed = np.flatnonzero(values.notnull())
-    end = values.sizes[TIME]
-    if observed.size and observed[-1] < end - steps:
-        end = int(observed[-1]) + 1
-    return values.isel({TIME: slice(max(end - steps, 0), end)})
+def _say_when_last_observed(ax: Axes, line: xr.DataArray) -> None:
+    observed = np.flatnonzero(line.notnull())
+    when = "never observed"
+    if observed.size:
+        when = f"last observed\n{local_time(line[TIME].values[observed[-1]], line)}"
+    ax.text(0.03, 0.95, when, transform=ax.transAxes, va="top", fontsize="small", color=COLORS["history"])
 
 
 def _future(truth: xr.Dataset | None, paths: xr.DataArray) -> xr.DataArray | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 
 import numpy as np
@@ -67,6 +68,24 @@ def test_a_feature_that_ends_early_is_named() -> None:
 
     assert text.startswith("'Bern', feature 'z', ends before the data do, ")
     assert "('Bern' ends 2024-04-24 00:00:00+02:00)" in text
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        both("Bern", 9),
+        {("Bern", "z"): 4},
+        {("Bern", "z"): 20, ("Bern", "y"): 10},
+        {("Bern", "z"): 20, ("Zürich", "z"): 20},
+    ],
+)
+def test_after_the_remedy_there_is_nothing_to_say(missing: dict[tuple[str, str], int]) -> None:
+    remedy = re.search(r"data(\.sel\(series=\['\w+'\]\)\.isel\(.*\))\.$", warned(missing))
+    assert remedy is not None
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_early_ends(eval("data" + remedy[1], {"data": panel(missing), "slice": slice}), HORIZON)
 
 
 @pytest.mark.parametrize("steps", [0, 1, HORIZON])

@@ -9,7 +9,7 @@ import pytest
 import torch
 import xarray as xr
 
-from seqdyn.data.tiles import cover_gaps, cut, to_tensors
+from seqdyn.data.tiles import cover_gaps, cut, last_steps, to_tensors
 
 
 @pytest.mark.parametrize("start", range(-4, 7))
@@ -149,3 +149,38 @@ def test_the_windows_of_a_series_do_not_depend_on_the_others() -> None:
 
     assert together.offset == alone.offset
     assert together[1:4] == tuple(step + 5 for step in alone[1:4])
+
+
+def steps_of(
+    observed: list[list[int]], length: int, stop: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """``last_steps`` of one series whose value is its step number; features are columns."""
+    mask = torch.tensor(observed, dtype=torch.bool).t()[None]
+    target = torch.arange(1.0, mask.shape[1] + 1)[None, :, None].expand(mask.shape).contiguous()
+    found, seen = last_steps(target, mask, length, stop)
+    return found[0].t().numpy(), seen[0].t().numpy()
+
+
+def test_the_last_steps_end_where_each_feature_does() -> None:
+    found, seen = steps_of([[1, 1, 1, 1, 0, 1], [1, 1, 0, 1, 0, 0]], 3)
+
+    assert found.tolist() == [[4, 5, 6], [2, 3, 4]]
+    assert seen.tolist() == [[True, False, True], [True, False, True]]
+
+
+def test_before_the_beginning_nothing_is_seen() -> None:
+    found, seen = steps_of([[1, 1, 0]], 4)
+
+    assert seen.tolist() == [[False, False, True, True]]
+    assert found[0, 2:].tolist() == [1, 2]
+
+
+def test_the_last_steps_before_one_are_the_first_where_none_of_those_is_seen() -> None:
+    before, none = steps_of([[1, 1, 0, 0, 1, 1]], 2, stop=4), steps_of([[0, 0, 0, 0, 1, 1]], 3, stop=4)
+
+    assert before[0].tolist() == [[1, 2]] and before[1].all()
+    assert none[0][0, :2].tolist() == [5, 6] and none[1].tolist() == [[True, True, False]]
+
+
+def test_a_feature_that_is_never_observed_has_no_last_steps() -> None:
+    assert not steps_of([[0, 0, 0, 0]], 3)[1].any()

@@ -168,8 +168,8 @@ def test_features_are_scaled_by_their_own_context(
 
 
 @pytest.mark.filterwarnings("ignore::seqdyn.errors.EarlyEndWarning")
-@pytest.mark.parametrize("hidden", [12, 13, 25])  # of the window's last 12 + 8 steps
-def test_a_context_with_nothing_observed_is_scaled_by_the_last_values_before(
+@pytest.mark.parametrize("hidden", [1, 11, 12, 13, 25])  # of the window's last 12 + 8 steps
+def test_a_series_that_ends_early_is_scaled_by_its_last_values(
     hidden: int, make_model: Make, make_data: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = make_data(series=1)
@@ -185,7 +185,8 @@ def test_a_context_with_nothing_observed_is_scaled_by_the_last_values_before(
     level = series[end - 12 : end].mean()
     seen = np.arange(20, 36) < end  # what lies 8 steps before the window's 16
     np.testing.assert_allclose(values[0, :, 2], np.where(seen, series[20:36], 0) / level)
-    assert not observed[0, :, 0].any() and observed[0, :, 2].tolist() == seen.tolist()
+    assert observed[0, :, 2].tolist() == seen.tolist()
+    assert observed[0, :, 0].sum() == max(12 - hidden, 0)
 
 
 def test_a_history_shorter_than_the_context_is_unobserved_on_the_left(

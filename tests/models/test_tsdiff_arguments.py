@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -152,16 +153,17 @@ def test_states_of_steps_that_are_not_visited_are_refused_with_those_that_are(
         make_model().forecast(make_data(), trajectory_steps=[8, 9], num_steps=5, **DRAW)
 
 
-def test_a_series_that_was_never_observed_is_refused_by_name(make_model: Make, make_data: Make) -> None:
-    data = make_data()
-    mask = np.ones((3, 40), dtype=bool)
-    mask[1] = False
-    data = data.assign(observed=(("series", "time"), mask))
+def test_a_feature_that_was_never_observed_is_refused_by_name(make_model: Make, make_data: Make) -> None:
+    data = make_data(features=2)
+    mask = np.ones((3, 40, 2), dtype=bool)
+    mask[1, :, 1] = False
+    data = data.assign(observed=(data.target.dims, mask))
 
-    with pytest.raises(
-        ValueError, match=r"series 's1' has no observed value.*data.drop_sel\(series=\['s1'\]\)"
-    ):
-        make_model().forecast(data, **DRAW)
+    for verb in ("forecast", "infer"):
+        with pytest.raises(
+            ValueError, match=r"'s1' has no observed value of 'y1'.*drop_sel\(series=\['s1'\]\)"
+        ):
+            getattr(make_model(num_features=2), verb)(data, **DRAW)
 
 
 def test_a_series_that_ended_before_the_window_is_forecast_from_its_level(
@@ -176,6 +178,9 @@ def test_a_series_that_ended_before_the_window_is_forecast_from_its_level(
 
     with pytest.warns(EarlyEndWarning, match="'s1' ends before the data do"):
         forecast = model.forecast(dead, **DRAW)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a gap no longer than the forecast is none
+        model.forecast(dead.isel(time=slice(0, 24)), **DRAW)
     with pytest.warns(EarlyEndWarning):
         louder = model.forecast(dead.assign(target=dead["target"] * 8), **DRAW)
 
@@ -186,18 +191,6 @@ def test_a_series_that_ended_before_the_window_is_forecast_from_its_level(
     with pytest.warns(UserWarning, match=r"1 of 3 series are observed in no window .* first is 's1'"):
         scores = seqdyn.evaluate(model, dead, num_windows=1, num_samples=2, seed=0, progress=False)
     assert (scores["num_observed"].sum("window") > 0).values.tolist() == [True, False, True]
-
-
-def test_a_gap_wider_than_a_window_is_refused_with_its_place(make_model: Make, make_data: Make) -> None:
-    data = make_data(steps=100)
-    mask = np.ones((3, 100), dtype=bool)
-    mask[2, 20:90] = False
-    data = data.assign(observed=(("series", "time"), mask))
-
-    with pytest.raises(
-        ValueError, match="'s2', from its step .* has no observed value.*longer context_length"
-    ):
-        make_model().infer(data, **DRAW)
 
 
 def future_of(data: xr.Dataset, steps: int = 4) -> xr.DataArray:

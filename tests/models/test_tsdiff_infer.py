@@ -108,6 +108,23 @@ def test_series_shorter_than_a_window_are_filled_too(make_model: Make, make_data
     assert (filled.target[:, :, 1] != data.target[:, 1]).all()
 
 
+@pytest.mark.parametrize("features", [1, 2])
+def test_a_gap_longer_than_a_window_is_filled_at_the_level_before_it(
+    make_model: Make, make_data: Make, features: int
+) -> None:
+    data = make_data(steps=200, features=features)
+    mask = np.ones((3, 200, features), dtype=bool)
+    mask[2, 40:180, 0] = False
+    model = make_model(num_features=features)
+
+    filled = model.infer(data.assign(observed=(data.target.dims, mask)), **DRAW)["target"]
+    twice = model.infer((2 * data).assign(observed=(data.target.dims, mask)), **DRAW)["target"]
+
+    assert np.isfinite(filled).all()
+    np.testing.assert_allclose(twice, 2 * filled, rtol=1e-4)
+    np.testing.assert_array_equal(filled[:, :2], np.broadcast_to(data["target"][:2], filled[:, :2].shape))
+
+
 def test_draws_between_whole_numbers_stay_between_them(make_model: Make, make_data: Make) -> None:
     data = make_data(dtype=np.int64)
     mask = np.ones((3, 40), dtype=bool)

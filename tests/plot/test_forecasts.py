@@ -15,6 +15,7 @@ from matplotlib.collections import LineCollection, PolyCollection
 
 from seqdyn import plot
 from seqdyn.data import from_numpy
+from seqdyn.data.schema import local_time
 from seqdyn.models.baselines import SeasonalEnsemble
 
 
@@ -84,7 +85,7 @@ def test_history_ends_before_the_forecast_and_truth_stays_inside(
     assert lower <= drawn.min() < drawn.max() <= upper
 
 
-def test_the_history_of_a_series_that_ended_early_ends_where_it_did(
+def test_a_panel_says_when_a_series_that_ended_early_was_last_observed(
     data: xr.Dataset, forecast: xr.Dataset
 ) -> None:
     seen = xr.ones_like(data["target"], dtype=bool)
@@ -92,7 +93,10 @@ def test_the_history_of_a_series_that_ended_early_ends_where_it_did(
 
     axes = plot.forecast(forecast, history=data.assign(observed=seen), history_length=5)
 
-    np.testing.assert_array_equal(line(axes[0], "history")[0], data.time[15:20])
+    assert [text.get_text() for text in axes[0].texts] == [
+        f"last observed\n{local_time(data.time[19].values, data)}"
+    ]
+    assert not axes[1].texts
     np.testing.assert_array_equal(line(axes[1], "history")[0], data.time[55:60])
 
 
