@@ -138,7 +138,9 @@ class GaussianHMM(MarkovModel):
             quadratic = torch.stack([_full(x, mu, c) for mu, c in states], dim=-1) * seen.all(
                 -1, keepdim=True
             )
-        return -0.5 * (quadratic + math.log(2 * math.pi) * seen.sum(dim=-1, keepdim=True))
+        # A count times a number would be float32.
+        count = seen.sum(dim=-1, keepdim=True, dtype=torch.float64)
+        return -0.5 * (quadratic + math.log(2 * math.pi) * count)
 
     def draw(self, states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Draw one vector for every state, (..., C)."""
