@@ -1,4 +1,4 @@
-"""Expectation-maximisation of categorical HMMs: one step in closed form, monotone, priors, zeros, restarts."""
+"""Expectation-maximisation of categorical HMMs: one step in closed form, monotone, priors, restarts."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_too_few_updates_warn_with_the_gain_and_the_remedy(start: HMM, symbols: 
         fit_em(start, symbols, max_iters=2, tolerance=1e-12)
 
 
-# 1000 series of 30 steps from the model itself; fixed seed. The largest standard error of a row is about 0.004.
+# 1000 series of 30 steps from the model itself, fixed seed; the largest standard error is about 0.004.
 def test_the_parameters_of_a_model_are_found_again() -> None:
     truth = linear_chain(2, stay_probability=0.9)
     symbols = truth.sequences(1000, 30, seed=1)["symbol"].values

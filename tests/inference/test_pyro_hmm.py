@@ -58,7 +58,9 @@ def test_the_wrapped_distribution_has_the_likelihood_of_the_model(name: str) -> 
 def test_a_start_that_no_transition_reaches_is_refused() -> None:
     hmm = HMM([1.0, 0.0], [[0.5, 0.5], [0.4, 0.6]], np.eye(2))
 
-    with pytest.raises(ValueError, match=r"leads to initial=\[1\.0, 0\.0\] in one transition .* use pyro_model"):
+    with pytest.raises(
+        ValueError, match=r"leads to initial=\[1\.0, 0\.0\] in one transition .* use pyro_model"
+    ):
         as_pyro_distribution(hmm)
 
 

@@ -59,8 +59,8 @@ def two_sides(distance: float) -> tuple[GaussianHMM, Tensor]:
 
 @pytest.mark.parametrize("distance", [5.0, 30.0, 45.0, 200.0])
 def test_a_state_that_underflowed_comes_back_when_later_steps_favour_it(distance: float) -> None:
-    # Closed form: the path is constant, so the likelihood is the mean of two products. At distance 30 the second
-    # state falls to e^-1800 after four steps, far below the smallest number, and wins in the end.
+    # Closed form: the path is constant, so the likelihood is the mean of two products. At distance 30 the
+    # second state falls to e^-1800 after four steps, far below the smallest number, and wins in the end.
     hmm, x = two_sides(distance)
     losses = [-0.5 * 6 * distance**2, -0.5 * 4 * distance**2]
     expected = -5 * math.log(2 * math.pi) + np.logaddexp(*losses) + math.log(0.5)
@@ -130,11 +130,11 @@ def test_filtered_logs_agree_in_both_recursions() -> None:
     torch.testing.assert_close(found[mask].exp(), again[mask].exp(), rtol=1e-11, atol=1e-13)
 
 
-def test_a_hundred_thousand_steps_are_as_exact_as_their_parts() -> None:
+def test_many_steps_are_as_exact_as_their_parts() -> None:
     # With equal rows of the transition matrix the steps are independent: log L = Σ log p(symbol).
     law, emission = np.array([0.2, 0.3, 0.5]), np.array([[0.7, 0.3], [0.1, 0.9], [0.5, 0.5]])
     hmm = HMM(law, np.tile(law, (3, 1)), emission)
-    symbols = np.random.default_rng(0).integers(2, size=(1, 100_000))
+    symbols = np.random.default_rng(0).integers(2, size=(1, 20_000))
 
     expected = np.log((law @ emission)[symbols]).sum()
 
