@@ -65,7 +65,7 @@ class OutputStatistics(NamedTuple):
 
     def num_changes(self, num_steps: int) -> float:
         r"""Expected number of symbol changes in T symbols, :math:`V = (T-1)(1 - \mathrm{tr} J_1)`."""
-        return float((num_steps - 1) * (1 - self.joint[0].trace()))
+        return float((num_steps - 1) * (1 - self.joint[0].detach().trace()))
 
 
 @dataclass(frozen=True, eq=False, init=False)

@@ -1,8 +1,8 @@
 """Poisson HMMs against scipy and against numbers of hmmlearn 0.3.3.
 
-The frozen numbers are of ``hmmlearn.hmm.PoissonHMM`` without prior (``lambdas_prior=0, lambdas_weight=0``)
-and without a tolerance, from the start that ``start`` builds: ``score``, then ``score`` and ``lambdas_`` after 20
-iterations.
+The frozen numbers are of ``hmmlearn.hmm.PoissonHMM`` without prior (``lambdas_prior=0``,
+``lambdas_weight=0``) and without a tolerance, from the start that ``start`` builds: ``score``, then ``score``
+and ``lambdas_`` after 20 iterations.
 """
 
 from __future__ import annotations

@@ -44,6 +44,44 @@ def test_scaled_and_logarithmic_recursions_agree(seed: int, zeros: float) -> Non
     torch.testing.assert_close(forward_log_likelihood(*problem), logs.log_likelihood, rtol=1e-13, atol=1e-12)
 
 
+def extreme_problem(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Probabilities down to e^-400 and favourites that change every ten steps by factors up to e^15000."""
+    rng = np.random.default_rng(seed)
+    transition = np.exp(-rng.exponential(size=(3, 3)) * 10 ** rng.uniform(0, 2.6))
+    transition = transition * (rng.random((3, 3)) >= rng.choice([0, 0.3, 0.6])) + 0.1 * np.eye(3)
+    initial = np.exp(-rng.exponential(size=3) * 50)
+    logs = -rng.exponential(size=(40, 6, 3)) * 10 ** rng.uniform(0, 3.2, size=(1, 6, 1))
+    favourite = rng.integers(3, size=(4, 6)).repeat(10, axis=0)[:, :, None] == np.arange(3)
+    logs = np.where(favourite, logs / 100, logs) + rng.normal(scale=100, size=(40, 6, 1))
+    return (
+        torch.as_tensor(initial / initial.sum()),
+        torch.as_tensor(transition / transition.sum(axis=1, keepdims=True)),
+        torch.as_tensor(logs),
+        torch.ones(40, 6, dtype=torch.bool),
+    )
+
+
+def test_they_agree_where_weights_span_thousands_of_orders_of_magnitude(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    again = []
+
+    def count(*problem: Tensor) -> object:
+        again.append(problem[2].shape[1])
+        return log_posterior(*problem)
+
+    monkeypatch.setattr(recursions, "log_posterior", count)
+    for seed in range(30):
+        problem = extreme_problem(seed)
+        mixed, logs = posterior(*problem), log_posterior(*problem)
+        torch.testing.assert_close(mixed.log_likelihood, logs.log_likelihood, rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(mixed.smoothed, logs.smoothed, rtol=0, atol=1e-10)
+        pairs = [found.transition_score * problem[1] for found in (mixed, logs)]
+        torch.testing.assert_close(*pairs, rtol=0, atol=1e-9)
+    # Both ways were taken, so both were compared.
+    assert 10 < sum(again) < 120
+
+
 @pytest.mark.parametrize("zeros", [0.0, 0.5])
 def test_ordinary_problems_need_no_logarithms(zeros: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(recursions, "log_posterior")
@@ -100,6 +138,27 @@ def test_gradients_survive_underflow() -> None:
 
     assert mean.grad is not None
     assert mean.grad[:, 0].tolist() == pytest.approx([0.0, -4 * 30.0])
+
+
+def test_gradients_of_a_table_survive_underflow() -> None:
+    # The path is constant; 400 zeros put state 1 at 9^-400 = e^-879, then 800 ones bring it back.
+    leaves = [
+        torch.tensor(value, dtype=torch.float64, requires_grad=True)
+        for value in ([0.5, 0.5], [[1.0, 0.0], [0.0, 1.0]], [[0.9, 0.1], [0.1, 0.9]])
+    ]
+    symbols = np.repeat([[0, 1]], [400, 800], axis=1)
+
+    value = log_likelihood(HMM(*leaves), symbols)
+    initial, transition, emission = torch.autograd.grad(value.sum(), leaves)
+
+    assert float(value.detach()) == pytest.approx(
+        math.log(0.5) + 400 * math.log(0.1) + 800 * math.log(0.9), rel=1e-13
+    )
+    assert initial.tolist() == pytest.approx([0.0, 2.0], abs=1e-9)
+    assert transition.diagonal().tolist() == pytest.approx([0.0, 1199.0], abs=1e-6)
+    assert emission.numpy() == pytest.approx(np.array([[0, 0], [400 / 0.1, 800 / 0.9]]), rel=1e-9, abs=1e-9)
+    # To switch on at the right step is better by 9^400: beyond the numbers, bounded instead of infinite.
+    assert 1e250 < float(transition[0, 1]) < math.inf
 
 
 def test_an_outlier_of_the_only_reachable_state_does_not_make_a_series_impossible() -> None:
