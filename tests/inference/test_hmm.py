@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -103,6 +104,17 @@ def test_any_integer_array_or_tensor_is_taken(dtype: type, four: HMM) -> None:
 
     assert log_likelihood(four, symbols).dtype == torch.float64
     assert torch.equal(log_likelihood(four, symbols), log_likelihood(four, torch.as_tensor(symbols)))
+
+
+def test_reversed_read_only_and_labelled_arrays_are_taken(four: HMM) -> None:
+    data = four.sequences(3, 6, seed=0)["symbol"]
+    reverse = data.values[:, ::-1]
+    reverse.flags.writeable = False
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        torch.testing.assert_close(log_likelihood(four, data), log_likelihood(four, data.values.tolist()))
+        torch.testing.assert_close(log_likelihood(four, reverse), log_likelihood(four, reverse.copy()))
 
 
 def test_a_batch_of_unequal_lengths_is_its_series_one_by_one(four: HMM) -> None:
