@@ -168,6 +168,31 @@ def test_an_outlier_of_the_only_reachable_state_does_not_make_a_series_impossibl
     assert float(log_likelihood(hmm, [[[100.0]]])) == pytest.approx(-5000 - 0.5 * math.log(2 * math.pi))
 
 
+def test_a_state_that_is_never_reached_may_explain_the_data_infinitely_better(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(recursions, "log_posterior")
+    hmm = GaussianHMM([1.0, 0.0], torch.eye(2), [[0.0], [30.0]], [[1.0], [1.0]])
+
+    # Its backward weight passes e^4500; multiplied by a transition of probability 0 it must stay 0.
+    found = forward_backward(hmm, torch.full((1, 10, 1), 30.0))
+
+    assert found.smoothed[0].tolist() == [[1.0, 0.0]] * 10
+    assert found.transitions[0].tolist() == [[9.0, 0.0], [0.0, 0.0]]
+
+
+def test_padding_changes_nothing_even_where_rows_sum_to_one_in_eight_digits_only() -> None:
+    off = torch.tensor([1 + 9e-9, 1 - 9e-9], dtype=torch.float64)[:, None]
+    hmm = HMM([0.5, 0.5], off * torch.tensor([[0.9, 0.1], [0.2, 0.8]]).double(), [[0.7, 0.3], [0.4, 0.6]])
+
+    alone = forward_backward(hmm, [[0, 1, 1]])
+    padded = forward_backward(hmm, [[0, 1, 1, *[0] * 500]], [3])
+
+    torch.testing.assert_close(padded.smoothed[:, :3], alone.smoothed, rtol=1e-14, atol=0)
+    torch.testing.assert_close(padded.transitions, alone.transitions, rtol=1e-14, atol=0)
+    torch.testing.assert_close(padded.log_likelihood, alone.log_likelihood, rtol=1e-14, atol=0)
+
+
 def test_well_separated_states_with_many_transitions_stay_in_the_fast_recursion(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
