@@ -182,8 +182,8 @@ def test_a_state_that_is_never_reached_may_explain_the_data_infinitely_better(
 
 
 def test_padding_changes_nothing_even_where_rows_sum_to_one_in_eight_digits_only() -> None:
-    off = torch.tensor([1 + 9e-9, 1 - 9e-9], dtype=torch.float64)[:, None]
-    hmm = HMM([0.5, 0.5], off * torch.tensor([[0.9, 0.1], [0.2, 0.8]]).double(), [[0.7, 0.3], [0.4, 0.6]])
+    transition = np.array([[0.9, 0.1], [0.2, 0.8]]) * [[1 + 9e-9], [1 - 9e-9]]
+    hmm = HMM([0.5, 0.5], transition, [[0.7, 0.3], [0.4, 0.6]])
 
     alone = forward_backward(hmm, [[0, 1, 1]])
     padded = forward_backward(hmm, [[0, 1, 1, *[0] * 500]], [3])
