@@ -7,15 +7,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["Values", "as_float64", "check_features", "check_laws", "check_lengths"]
+__all__ = ["Values", "as_float64", "as_tensor", "check_features", "check_laws", "check_lengths"]
 
 Values = Tensor | npt.ArrayLike
 
 
 def as_float64(values: Values) -> Tensor:
     """A float64 tensor; one that needs a gradient stays attached."""
-    tensor = values if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
-    return tensor.to(torch.float64)
+    return as_tensor(values).to(torch.float64)
+
+
+def as_tensor(values: Values) -> Tensor:
+    """A tensor as it is; anything else as a copy, so that strides and write protection do not matter."""
+    return values if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
 
 
 def check_laws(laws: Tensor, name: str) -> None:
@@ -45,7 +49,7 @@ def check_lengths(lengths: Values | None, num_series: int, num_steps: int, devic
     """
     if lengths is None:
         return torch.ones(num_series, num_steps, dtype=torch.bool, device=device)
-    ends = torch.as_tensor(lengths, device=device)
+    ends = as_tensor(lengths).to(device)
     if ends.shape != (num_series,) or ends.is_floating_point() or ends.dtype == torch.bool:
         raise ValueError(
             f"lengths must hold one whole number for each of the {num_series} series, got shape "

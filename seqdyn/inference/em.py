@@ -134,7 +134,7 @@ def _climb(
                     f"update {iteration} of EM lowered the objective from {float(objectives[-2]):.12g} to "
                     f"{float(objectives[-1]):.12g}; scale the data to unit variance, or add a prior."
                 )
-            converged = gain < tolerance * size
+            converged = tolerance > 0 and gain < tolerance * size
         if converged or iteration == max_iters:
             break
         hmm = _maximise(hmm, chain, statistics, prior, fixed)

@@ -79,7 +79,10 @@ class GaussianHMM(MarkovModel):
         stay_probability: float = 0.9,
         seed: int | None = None,
     ) -> Self:
-        """A start for EM: means of k-means clusters, and the covariance within them, the same for all states.
+        """A start for EM: means of k-means clusters, and one covariance for all states.
+
+        It is the covariance within clusters plus a hundredth of that of all data, so that clusters of equal
+        steps are a start too.
 
         Args:
             observations: Numbers (series, time, feature); steps with a NaN are left out.
@@ -90,7 +93,8 @@ class GaussianHMM(MarkovModel):
             seed: Seed; ``None`` takes one from torch's ambient stream.
 
         Raises:
-            ValueError: If an argument does not fit, or the data have too few different steps.
+            ValueError: If an argument does not fit, the data have too few different steps, or a feature is
+                constant or depends linearly on others.
         """
         check_count(num_states, "num_states", hint="type for instance num_states=5")
         if covariance not in ("full", "diagonal"):
@@ -99,7 +103,9 @@ class GaussianHMM(MarkovModel):
         labels = clusters(x, num_states, np.random.default_rng(ambient_seed(seed) % 2**64))
         mean = np.stack([x[labels == k].mean(axis=0) for k in range(num_states)])
         within = x - mean[labels]
-        scatter = within.T @ within / len(x)
+        total = np.atleast_2d(np.cov(x.T, bias=True))
+        _check_spread(total if covariance == "full" else np.diag(total.diagonal()))
+        scatter = within.T @ within / len(x) + 0.01 * total
         spread = scatter if covariance == "full" else scatter.diagonal()
         return cls(*sticky_chain(num_states, stay_probability), mean, np.stack([spread] * num_states))
 
@@ -138,7 +144,9 @@ class GaussianHMM(MarkovModel):
             quadratic = torch.stack([_full(x, mu, c) for mu, c in states], dim=-1) * seen.all(
                 -1, keepdim=True
             )
-        return -0.5 * (quadratic + math.log(2 * math.pi) * seen.sum(dim=-1, keepdim=True))
+        # A count times a number would be float32.
+        count = seen.sum(dim=-1, keepdim=True, dtype=torch.float64)
+        return -0.5 * (quadratic + math.log(2 * math.pi) * count)
 
     def draw(self, states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Draw one vector for every state, (..., C)."""
@@ -244,6 +252,16 @@ def complete_steps(observations: Values, lengths: Values | None) -> np.ndarray:
     if not len(x):
         raise ValueError("every step misses a feature; a start needs complete steps, give the parameters.")
     return x.cpu().numpy()
+
+
+def _check_spread(covariance: np.ndarray) -> None:
+    """Refuse data in which a feature is constant or a linear combination of others, whatever their units."""
+    scale = np.sqrt(covariance.diagonal())
+    if not scale.all():
+        raise ValueError(f"feature {int((scale == 0).argmax())} is constant; drop it.")
+    correlation = covariance / np.outer(scale, scale)
+    if np.linalg.matrix_rank(correlation, hermitian=True) < len(scale):
+        raise ValueError("a feature depends linearly on others; drop it, or use covariance='diagonal'.")
 
 
 def _full(x: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:

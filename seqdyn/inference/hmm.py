@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from seqdyn._arguments import check_count
-from seqdyn.inference.checks import Values, as_float64, check_laws, check_lengths
+from seqdyn.inference.checks import Values, as_float64, as_tensor, check_laws, check_lengths
 from seqdyn.inference.em import EMResult, fit_em
 from seqdyn.inference.gaussian_hmm import GaussianHMM
 from seqdyn.inference.markov import MarkovModel, Prior, blended, draw_index, normalised
@@ -65,7 +65,7 @@ class OutputStatistics(NamedTuple):
 
     def num_changes(self, num_steps: int) -> float:
         r"""Expected number of symbol changes in T symbols, :math:`V = (T-1)(1 - \mathrm{tr} J_1)`."""
-        return float((num_steps - 1) * (1 - self.joint[0].trace()))
+        return float((num_steps - 1) * (1 - self.joint[0].detach().trace()))
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -138,7 +138,7 @@ class HMM(MarkovModel):
     def prepare(self, symbols: Values, lengths: Values | None = None) -> tuple[Tensor, Tensor]:
         """Check symbols (S, T); return them, -1 where missing or after the end, and the mask of steps."""
         device = self.transition.device
-        x = symbols if isinstance(symbols, Tensor) else torch.as_tensor(np.asarray(symbols))
+        x = as_tensor(symbols)
         if x.ndim != 2 or x.shape[1] == 0 or x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
             raise ValueError(
                 f"symbols must be whole numbers with shape (series, time), got {x.dtype} with shape "

@@ -15,7 +15,7 @@ from seqdyn.inference.recursions import filtered_logs, forward_log_likelihood, p
 
 __all__ = ["ForwardBackward", "blocks", "filter_states", "forward_backward", "log_likelihood", "time_first"]
 
-_BLOCK = 2**21  # numbers in one (T, S, M) array: keeps memory flat and the working set of a step in the cache
+_BLOCK = 2**19  # numbers in one (T, S, M) array: keeps memory flat and the working set of a step in the cache
 
 
 class ForwardBackward(NamedTuple):
@@ -135,8 +135,8 @@ class _LogLikelihood(torch.autograd.Function):
         probabilities: Tensor | None,
         active: Tensor,
     ) -> Tensor:
-        found = posterior(initial, transition, log_emissions, active)
         ctx.table = probabilities is not None
+        found = posterior(initial, transition, log_emissions, active, emission_score=ctx.table)
         per_step = found.emission_score if ctx.table else found.smoothed
         ctx.save_for_backward(found.initial_score, found.transition_score, per_step)
         return found.log_likelihood

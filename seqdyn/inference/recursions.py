@@ -9,7 +9,7 @@ S)``, true where a step belongs to its series. With the likelihood b of a step d
 
 so that Σ log c_t is the log-likelihood, α β the smoothed law and α_{t-1}(i) A_ij r_t(j) that of a transition.
 
-Scaled probabilities are several times faster than logarithms, but a state whose weight leaves the
+Scaled probabilities are about three times faster than logarithms, but a state whose weight leaves the
 floating-point range is lost for good even if later steps favour it. Sums of products of non-negative numbers
 keep relative errors, so nothing is lost as long as every state that can be reached keeps a predicted weight
 far above what underflow may have taken; series where this fails are computed again in logarithms.
@@ -54,7 +54,7 @@ def forward(initial: Tensor, transition: Tensor, log_emissions: Tensor, active: 
         active: Steps that belong to their series, (T, S).
     """
     highest = log_emissions.amax(dim=-1, keepdim=True)
-    highest = torch.where(highest > -torch.inf, highest, 0.0)
+    highest.masked_fill_(highest == -torch.inf, 0.0)
     likelihood = (log_emissions - highest).exp_()
     predicted, filtered = torch.empty_like(likelihood), torch.empty_like(likelihood)
     evidence = likelihood.new_empty((*likelihood.shape[:2], 1))
@@ -67,7 +67,7 @@ def forward(initial: Tensor, transition: Tensor, log_emissions: Tensor, active: 
         if following is not None:
             torch.mm(alpha, transition, out=following)
     evidence, peak = evidence[..., 0], highest[..., 0]
-    total = torch.where(active, evidence.log() + peak, 0.0).sum(dim=0)
+    total = (evidence.log() + peak).masked_fill_(~active, 0.0).sum(dim=0)
     return Forward(total, predicted, filtered, evidence, likelihood, peak)
 
 
@@ -95,17 +95,32 @@ def filtered_logs(initial: Tensor, transition: Tensor, log_emissions: Tensor, ac
     return logs
 
 
-def posterior(initial: Tensor, transition: Tensor, log_emissions: Tensor, active: Tensor) -> Posterior:
-    """Smooth, and differentiate the log-likelihood with respect to everything it depends on."""
+def posterior(
+    initial: Tensor,
+    transition: Tensor,
+    log_emissions: Tensor,
+    active: Tensor,
+    *,
+    emission_score: bool = False,
+) -> Posterior:
+    """Smooth, and differentiate the log-likelihood with respect to what it depends on.
+
+    Args:
+        initial: Law of the first state, (M,).
+        transition: Rows are laws of the next state, (M, M).
+        log_emissions: Log density of every step in every state, (T, S, M); 0 where nothing was seen.
+        active: Steps that belong to their series, (T, S).
+        emission_score: Whether to differentiate with respect to densities, not only to their logarithms.
+    """
     run = forward(initial, transition, log_emissions, active)
-    result = _backward(transition, run, active)
+    result = _backward(transition, run, active, emission_score)
     lost = _lost(run, transition, log_emissions, active)
     if lost.any():
         result.replace(lost, log_posterior(initial, transition, log_emissions[:, lost], active[:, lost]))
     return result
 
 
-def _backward(transition: Tensor, run: Forward, active: Tensor) -> Posterior:
+def _backward(transition: Tensor, run: Forward, active: Tensor, emission_score: bool) -> Posterior:
     evidence = run.evidence.clamp_min(_TINY)[..., None]
     weight = run.likelihood / evidence
     future, ratio = torch.empty_like(weight), torch.empty_like(weight)
@@ -118,15 +133,17 @@ def _backward(transition: Tensor, run: Forward, active: Tensor) -> Posterior:
             torch.mm(r, back, out=before)
             if ended is not None:
                 before.masked_fill_(ended, 1.0)
-    possible = run.log_likelihood > -torch.inf
-    counted = (active & possible)[..., None]
-    smoothed = torch.where(counted, run.filtered * future, 0.0)
-    ratio = torch.where(counted, ratio, 0.0)
+    unused = ~(active & (run.log_likelihood > -torch.inf))[..., None]
+    wanted = [run.filtered * future, ratio]
+    if emission_score:
+        density = evidence * run.peak[..., None].exp().clamp_min(_TINY)
+        wanted.append(run.predicted * future / density)
+    if unused.any():
+        for values in wanted:
+            values.masked_fill_(unused, 0.0)
     pairs = run.filtered[:-1].permute(1, 2, 0) @ ratio[1:].transpose(0, 1)
-    score = torch.where(counted, run.predicted * future / evidence, 0.0)
-    return Posterior(
-        run.log_likelihood, smoothed, ratio[0], pairs, score * (-run.peak)[..., None].exp().clamp_max(_HUGE)
-    )
+    score = wanted[2] if emission_score else None
+    return Posterior(run.log_likelihood, wanted[0], ratio[0], pairs, score)
 
 
 def _ends(active: Tensor) -> list[Tensor | None]:

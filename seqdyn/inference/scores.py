@@ -21,18 +21,19 @@ class Posterior(NamedTuple):
         initial_score: Derivative with respect to the law of the first state, (S, M).
         transition_score: Derivative with respect to the transition matrix, (S, M, M); times the matrix, the
             expected number of transitions.
-        emission_score: Derivative with respect to the density of a step, (T, S, M).
+        emission_score: Derivative with respect to the density of a step, (T, S, M), where asked for.
     """
 
     log_likelihood: Tensor
     smoothed: Tensor
     initial_score: Tensor
     transition_score: Tensor
-    emission_score: Tensor
+    emission_score: Tensor | None
 
     def replace(self, series: Tensor, other: Posterior) -> None:
         """Overwrite the series (S,) that are true with those of ``other``, in place."""
         for name in ("log_likelihood", "initial_score", "transition_score"):
             getattr(self, name)[series] = getattr(other, name)
-        for name in ("smoothed", "emission_score"):
-            getattr(self, name)[:, series] = getattr(other, name)
+        self.smoothed[:, series] = other.smoothed
+        if self.emission_score is not None and other.emission_score is not None:
+            self.emission_score[:, series] = other.emission_score
