@@ -1,2 +1,0 @@
-def sinkhorn_divergence(*a, **k):
-    raise RuntimeError
