@@ -6,9 +6,9 @@ with the data by an entropic transport divergence: no data sequence belongs to a
 The gradient is taken in one of two ways. ``"unbiased"``, the default, uses that symbols are independent given
 the logits: it weighs what each possible symbol would do to the divergence by its probability, exactly, with
 potentials of other draws (:mod:`seqdyn.ot.categorical`). ``"straight-through"`` is as published: a
-Gumbel-softmax whose gradient is that of the soft sample, and the divergence between two batches. It has biases
-that do not vanish with training: with a small blur the minimum is a process less variable than the data, with
-a large one the gradient ends at a process that is more so.
+Gumbel-softmax whose gradient is that of the soft sample, and the divergence between two batches. It has
+biases that do not vanish with training: with a small blur the minimum is a process less variable than the
+data, with a large one the gradient ends at a process that is more so.
 
 Source: Torre et al. (2025), arXiv 2510.25674; the unbiased gradient is ours.
 """

@@ -10,8 +10,8 @@ product measure), P the law of a model and Q that of the data. The divergence
 
 changes with P as the *witness* :math:`\varphi(x) = f_{PQ}(x) - f_{PP}(x)` says, f being the potentials of the
 two transport problems. Plugging one batch of the model into all three terms makes gradient and value
-biased: a sequence takes part in the problem that is to judge it, so that it seems too near to the data. Here a
-sequence is judged by potentials of *other* draws,
+biased: a sequence takes part in the problem that is to judge it, so that it seems too near to the data. Here
+a sequence is judged by potentials of *other* draws,
 
 .. math::
     \hat\varphi(x) = f_{Z Y}(x) - f_{Z Z'}(x), \qquad

@@ -1,8 +1,9 @@
-r"""Sums over the plan :math:`e^{(f_i + g_j - C_ij) / \varepsilon}` between two sets of points, block by block.
+r"""Sums over the plan :math:`e^{(f_i + g_j - C_ij) / \varepsilon}` of two sets of points, block by block.
 
-The cost is :math:`C_ij = |x_i - y_j|^2 / 2`. Its matrix is kept where it fits the memory allowed, and computed
-anew for each block of rows otherwise. One exponential serves the sums over rows and over columns, and half the
-blocks serve a set and itself, since that matrix is symmetric. No temporary is larger than a block.
+The cost is :math:`C_ij = |x_i - y_j|^2 / 2`. Its matrix is kept where it fits the memory allowed, and
+computed anew for each block of rows otherwise. One exponential serves the sums over rows and over columns,
+and half the blocks serve a set and itself, since that matrix is symmetric. No temporary is larger than a
+block.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Plan:
         return (by_row + by_column, by_row + by_column) if self.symmetric else (by_row, by_column)
 
     def softmin(self, g: Tensor, epsilon: float) -> Tensor:
-        r"""Potential of x, :math:`-\varepsilon \log \sum_j b_j e^{(g_j - C_ij) / \varepsilon}`, wherever g lies."""
+        r"""Potential of x, :math:`-\varepsilon \log \sum_j b_j e^{(g_j - C_ij) / \varepsilon}`, for any g."""
         drive = g / epsilon + self.y_weights.log()
         out = g.new_empty(len(self.x))
         for block in self._blocks:

@@ -10,14 +10,14 @@ With :math:`C(x, y) = |x - y|^2 / 2` and the relative entropy taken to the produ
     - \tfrac12 \mathrm{OT}_\varepsilon(\alpha, \alpha) - \tfrac12 \mathrm{OT}_\varepsilon(\beta, \beta)
     = \langle a, f_{xy} - f_{xx} \rangle + \langle b, g_{xy} - g_{yy} \rangle
 
-at the solution. Its gradient needs no differentiation of the iteration (envelope theorem): a point is drawn to
-the points of y that it is matched to, and away from those of x,
+at the solution. Its gradient needs no differentiation of the iteration (envelope theorem): a point is drawn
+to the points of y that it is matched to, and away from those of x,
 
 .. math::
     \partial S / \partial x_i = a_i \left( \sum_k v_{ik} x_k - \sum_j w_{ij} y_j \right),
 
-with the rows v, w of the two plans. Other libraries call the transport cost alone a Sinkhorn divergence, or take
-the squared distance without the half.
+with the rows v, w of the two plans. Other libraries call the transport cost alone a Sinkhorn divergence, or
+take the squared distance without the half.
 
 Source: Feydy et al. (2019), arXiv 1810.08278; the annealed schedule is that of Torre et al. (2025), arXiv
 2510.25674.
@@ -87,8 +87,12 @@ def sinkhorn_divergence(x: Tensor, y: Tensor, *, epsilon: float, **options: Any)
         ConvergenceWarning: As :func:`sinkhorn`.
     """
     settings = _Settings(epsilon=epsilon, **options)
-    problem = _checked(x, y, settings)
-    return _Divergence.apply(problem.x, problem.y, problem.x_weights, problem.y_weights, settings)
+    points = _checked(x, y, settings)
+    with torch.no_grad():
+        found = _solve(_Problem(*(part.detach() for part in points)), settings)
+        gradients = _gradients(points, found, settings)
+    _warn_unless_converged(found.result, settings)
+    return _Envelope.apply(found.result.value, gradients, *points)
 
 
 def sinkhorn(
@@ -116,8 +120,8 @@ def sinkhorn(
         mode: ``"converged"``, or ``"annealed"``: the published short schedule, which is not converged.
         scaling: Factor of the blur from step to step of the annealing.
         diameter: Where the annealing starts; by default the norm of the ranges of all coordinates.
-        tolerance: Largest relative deviation of a marginal at which to stop; by default 1e-6 in double and 1e-5
-            in single precision.
+        tolerance: Largest relative deviation of a marginal at which to stop; by default 1e-6 in double and
+            1e-5 in single precision.
         max_iters: Most updates in the converged mode, after the annealing.
         max_memory: Bytes that matrices of costs may take; beyond, they are computed anew block by block and
             memory is linear in the number of points.
@@ -135,7 +139,9 @@ def sinkhorn(
         epsilon, x_weights, y_weights, mode, scaling, diameter, tolerance, max_iters, max_memory
     )
     with torch.no_grad():
-        return _solve(_checked(x, y, settings), settings).result
+        result = _solve(_checked(x, y, settings), settings).result
+    _warn_unless_converged(result, settings)
+    return result
 
 
 class _Settings(NamedTuple):
@@ -169,37 +175,38 @@ class _Solution(NamedTuple):
     entering: tuple[Tensor, Tensor, Tensor, Tensor]
 
 
-class _Divergence(torch.autograd.Function):
-    """The divergence with the gradient of the envelope; keeps that gradient and nothing else."""
+class _Envelope(torch.autograd.Function):
+    """A value with given gradients with respect to points and weights; keeps those and nothing else."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, y: Tensor, x_weights: Tensor, y_weights: Tensor, settings: _Settings
-    ) -> Tensor:
-        found = _solve(_Problem(x, y, x_weights, y_weights), settings)
-        f, g, f_self, g_self = found.entering
-        gradients: list[Tensor | None] = [None] * 4
-        between, within_x, within_y = found.plans
-        if ctx.needs_input_grad[0]:
-            gradients[0] = within_x.barycentres(f_self, settings.epsilon)
-            gradients[0].sub_(between.barycentres(g, settings.epsilon)).mul_(x_weights[:, None])
-        if ctx.needs_input_grad[1]:
-            gradients[1] = within_y.barycentres(g_self, settings.epsilon)
-            gradients[1].sub_(between.transposed().barycentres(f, settings.epsilon)).mul_(y_weights[:, None])
-        if ctx.needs_input_grad[2]:
-            gradients[2] = found.result.x_potential - found.result.x_self
-        if ctx.needs_input_grad[3]:
-            gradients[3] = found.result.y_potential - found.result.y_self
-        ctx.kept = [index for index, gradient in enumerate(gradients) if gradient is not None]
-        ctx.save_for_backward(*(gradients[index] for index in ctx.kept))
-        return found.result.value
+    def forward(ctx: Any, value: Tensor, gradients: list[Tensor | None], *points: Tensor) -> Tensor:
+        ctx.known = [gradient is not None for gradient in gradients]
+        ctx.save_for_backward(*(gradient for gradient in gradients if gradient is not None))
+        return value.clone()
 
     @staticmethod
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
-        gradients: list[Tensor | None] = [None] * 5
-        for index, gradient in zip(ctx.kept, ctx.saved_tensors, strict=True):
-            gradients[index] = outer * gradient
-        return tuple(gradients)
+        kept = iter(ctx.saved_tensors)
+        return (None, None, *(outer * next(kept) if known else None for known in ctx.known))
+
+
+def _gradients(points: _Problem, found: _Solution, settings: _Settings) -> list[Tensor | None]:
+    """Gradients with respect to points and weights, of those that need one."""
+    x, y, a, b = points
+    (between, within_x, within_y), (f, g, f_self, g_self) = found.plans, found.entering
+    result, epsilon = found.result, settings.epsilon
+    gradients: list[Tensor | None] = [None] * 4
+    if x.requires_grad:
+        pull = within_x.barycentres(f_self, epsilon).sub_(between.barycentres(g, epsilon))
+        gradients[0] = pull.mul_(a[:, None])
+    if y.requires_grad:
+        pull = within_y.barycentres(g_self, epsilon).sub_(between.transposed().barycentres(f, epsilon))
+        gradients[1] = pull.mul_(b[:, None])
+    if a.requires_grad:
+        gradients[2] = result.x_potential - result.x_self
+    if b.requires_grad:
+        gradients[3] = result.y_potential - result.y_self
+    return gradients
 
 
 def _solve(problem: _Problem, settings: _Settings) -> _Solution:
@@ -214,7 +221,9 @@ def _solve(problem: _Problem, settings: _Settings) -> _Solution:
     if not schedule:  # all points coincide
         zeros = torch.zeros_like(a), torch.zeros_like(b), torch.zeros_like(a), torch.zeros_like(b)
         nothing = x.new_zeros(())
-        done = SinkhornResult(nothing, *zeros, error=nothing, num_iters=0, converged=settings.mode == "converged")
+        done = SinkhornResult(
+            nothing, *zeros, error=nothing, num_iters=0, converged=settings.mode == "converged"
+        )
         return _Solution(done, plans, zeros)
     potentials = _anneal(plans, schedule)
     epsilon = settings.epsilon
@@ -275,10 +284,11 @@ def _update(
 def _both(
     plan: Plan, f: Tensor, g: Tensor, epsilon: float
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Soft minima for f and g with the marginals before them: by sums of the plan, or where these fail, safely.
+    """Soft minima for f and g with the marginals before them: by sums of the plan, or where these fail,
+    safely.
 
-    The sums of the plan share one exponential, but leave the numbers where a step of epsilon was too long. On an
-    accelerator they are not tried, because to look at them would wait for it.
+    The sums of the plan share one exponential, but leave the numbers where a step of epsilon was too long. On
+    an accelerator they are not tried, because to look at them would wait for it.
     """
     if not f.is_cuda:
         by_row, by_column = plan.sums(f, g, epsilon)
@@ -298,24 +308,32 @@ def _polish(
     plans: tuple[Plan, Plan, Plan], potentials: Potentials, settings: _Settings
 ) -> tuple[Potentials, Tensor, int, bool]:
     """Iterate at the last epsilon until the marginals hold."""
-    tolerance = settings.tolerance
-    if tolerance is None:
-        tolerance = 1e-6 if plans[0].x.dtype == torch.float64 else 1e-5
+    tolerance = _tolerance(settings, plans[0].x.dtype)
     f, g, f_self, g_self = potentials
     runs = [
         _balance(plan, *pair, settings, tolerance)
         for plan, pair in zip(plans, ((f, g), (f_self, f_self), (g_self, g_self)), strict=True)
     ]
     error, count = torch.stack([run.error for run in runs]).max(), max(run.num_iters for run in runs)
-    converged = bool(error < tolerance)
-    if not converged:
-        warnings.warn(
-            f"Sinkhorn's iteration stopped after {count} updates with marginals off by {float(error):.2g}, the "
-            f"tolerance is {tolerance:.2g}; raise max_iters, tolerance or epsilon.",
-            ConvergenceWarning,
-            stacklevel=5,
-        )
-    return (runs[0].f, runs[0].g, runs[1].f, runs[2].f), error, count, converged
+    return (runs[0].f, runs[0].g, runs[1].f, runs[2].f), error, count, bool(error < tolerance)
+
+
+def _tolerance(settings: _Settings, dtype: torch.dtype) -> float:
+    if settings.tolerance is not None:
+        return settings.tolerance
+    return 1e-6 if dtype == torch.float64 else 1e-5
+
+
+def _warn_unless_converged(result: SinkhornResult, settings: _Settings) -> None:
+    if result.converged or settings.mode == "annealed":
+        return
+    warnings.warn(
+        f"Sinkhorn's iteration stopped after {result.num_iters} updates with marginals off by "
+        f"{float(result.error):.2g}, the tolerance is {_tolerance(settings, result.value.dtype):.2g}; raise "
+        "max_iters, tolerance or epsilon.",
+        ConvergenceWarning,
+        stacklevel=3,
+    )
 
 
 class _Balanced(NamedTuple):
@@ -332,7 +350,7 @@ def _balance(plan: Plan, f: Tensor, g: Tensor, settings: _Settings, tolerance: f
         if bool(torch.isfinite(found.f).all()) and bool(torch.isfinite(found.g).all()):
             return found
     epsilon, error, count = settings.epsilon, f.new_tensor(math.inf), 0
-    for count in range(1, settings.max_iters + 1):
+    for count in range(1, settings.max_iters + 1):  # noqa: B007 (it is returned)
         if plan.symmetric:
             new = plan.softmin(f, epsilon)
             error = ((f - new) / epsilon).expm1().abs().max()
@@ -376,17 +394,23 @@ def _checked(x: Tensor, y: Tensor, settings: _Settings) -> _Problem:
         if not isinstance(points, Tensor) or points.ndim != 2 or 0 in points.shape:
             found = tuple(points.shape) if isinstance(points, Tensor) else type(points).__name__
             raise ValueError(
-                f"{name} must be a tensor of points (N, D), got {found}; sequences are flattened: {name}.flatten(1)."
+                f"{name} must be a tensor of points (N, D), got {found}; sequences are flattened: "
+                f"{name}.flatten(1)."
             )
         if not points.is_floating_point():
-            raise ValueError(f"{name} must hold floating-point numbers, got {points.dtype}; type {name}.float().")
+            raise ValueError(
+                f"{name} must hold floating-point numbers, got {points.dtype}; type {name}.float()."
+            )
         bad = ~torch.isfinite(points.detach()).all(dim=1)
         if bool(bad.any()):
-            raise ValueError(f"{name} has {int(bad.sum())} points with NaN or infinity, the first is {int(bad.int().argmax())}.")
+            raise ValueError(
+                f"{name} has {int(bad.sum())} points with NaN or infinity, the first is "
+                f"{int(bad.int().argmax())}."
+            )
     if x.shape[1] != y.shape[1] or x.dtype != y.dtype:
         raise ValueError(
-            f"x and y must agree in dimension and precision, got {x.shape[1]} and {y.shape[1]}, {x.dtype} and "
-            f"{y.dtype}; convert one: y.to(x.dtype)."
+            f"x and y must agree in dimension and precision, got {x.shape[1]} and {y.shape[1]}, {x.dtype} "
+            f"and {y.dtype}; convert one: y.to(x.dtype)."
         )
     _check_settings(settings)
     weights = (
@@ -403,12 +427,14 @@ def _checked_weights(weights: Tensor | None, points: Tensor, name: str) -> Tenso
     if weights is None:
         return points.new_full((len(points),), 1 / len(points))
     if tuple(weights.shape) != (len(points),):
-        raise ValueError(f"{name} must hold one weight for each of {len(points)} points, got {tuple(weights.shape)}.")
+        raise ValueError(
+            f"{name} must hold one weight for each of {len(points)} points, got {tuple(weights.shape)}."
+        )
     values = weights.detach()
     if not bool((values >= 0).all()) or abs(float(values.double().sum()) - 1) > 1e-4:
         raise ValueError(
-            f"{name} must be at least 0 and sum to one, got a sum of {float(values.double().sum()):.6g} and a "
-            f"smallest one of {float(values.min()):.3g}; type {name} / {name}.sum()."
+            f"{name} must be at least 0 and sum to one, got a sum of {float(values.double().sum()):.6g} and "
+            f"a smallest one of {float(values.min()):.3g}; type {name} / {name}.sum()."
         )
     return weights.to(points)
 
