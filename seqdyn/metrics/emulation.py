@@ -153,11 +153,11 @@ def warn_if_less_variable(divergences: np.ndarray, floor: np.ndarray, *, stackle
     if below <= _SHARE * floor.mean() or below <= _ERRORS * error:
         return False
     warnings.warn(
-        f""
         f"the model is less variable than the target: its divergence is {divergences.mean():.4g}, that of "
-        f"the target from itself {floor.mean():.4g}. A smaller set of typical sequences lies nearer to a finite "
-        "sample; compare transitions and frequencies, and train with a larger blur or gradient='unbiased'.",
-        or gradient='unbiased'.", UserWarning,
+        f"the target from itself {floor.mean():.4g}. A smaller set of typical sequences lies nearer to a "
+        "finite sample; compare transitions and frequencies, and train with a larger blur or with "
+        "gradient='unbiased'.",
+        UserWarning,
         stacklevel=stacklevel,
     )
     return True

@@ -61,7 +61,7 @@ def test_the_published_schedule_has_nine_values_of_epsilon() -> None:
     assert sinkhorn(points[:150], points[150:], epsilon=0.04, mode="annealed").num_iters == 9 + 1
 
 
-@pytest.mark.parametrize("epsilon", [0.2, 0.5, 5.0])
+@pytest.mark.parametrize("epsilon", [0.5, 5.0])
 def test_potentials_are_those_of_another_library(epsilon: float) -> None:
     a, b = weights(12, 2), weights(9, 3)
     x, y = cloud(12, 0), cloud(9, 1)
