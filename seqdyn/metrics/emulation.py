@@ -19,6 +19,7 @@ from torch import Tensor
 from seqdyn._arguments import check_count
 from seqdyn.data.schema import SYMBOL
 from seqdyn.inference.hmm import HMM, log_likelihood
+from seqdyn.metrics.matching import matched_distances
 from seqdyn.metrics.symbols import (
     dwell_times,
     frequencies,
@@ -55,6 +56,8 @@ def emulation(
     num_chain_steps: int = 1300,
     burn_in: int = 200,
     num_lags: int = 20,
+    num_matched: int = 1000,
+    matched_steps: int | None = None,
     seed: int | None = None,
 ) -> xr.Dataset:
     """Compare a model with the process it emulates.
@@ -70,19 +73,22 @@ def emulation(
         num_chain_steps: Their steps after ``burn_in``.
         burn_in: Steps left out at their start.
         num_lags: Lags of the joint frequencies.
+        num_matched: Sequences whose distances to matched ones of the process are taken.
+        matched_steps: Their steps; ``num_steps`` by default.
         seed: Seed; ``None`` takes one from the ambient stream.
 
     Returns:
-        Along ``source`` = model, process (a second sample) and exact: ``transition (source, symbol,
-        symbol_next)``, ``frequency (source, symbol)``, ``joint (source, lag, symbol, symbol_next)``,
-        ``volatility (source)``, the mean number of changes in T steps, and of model and process also
-        ``dwell (source, symbol)``, the mean length of a run, and ``volatility_sd``; ``start_transition``,
-        counted in the first T steps instead; ``divergence (pair, draw)`` of model and process, and of process
-        and process, the floor; ``word_distance (source, length)``, total variation from the exact law of
-        words; ``log_likelihood (source)``, mean per sequence under the process. ``attrs`` hold the figures
-        of merit: ``floor_ratio`` and its standard error, ``largest_error``, that of the transitions in rows
-        of symbols more frequent than 0.05, ``largest_error_rare``, in the other rows, and the same of the
-        process's sample, ``largest_error_process``.
+        Along ``source`` (model, process and exact): ``transition (source, symbol, symbol_next)``, ``frequency
+        (source, symbol)``, ``joint (source, lag, symbol, symbol_next)`` and ``volatility (source)``, the mean
+        number of changes in T steps. Along ``drawn`` (model and process): ``volatility_sd``, ``dwell (drawn,
+        symbol)``, the mean length of a run, ``start_transition``, counted in the first T steps,
+        ``word_distance (drawn, length)``, total variation from the exact law of words, and
+        ``log_likelihood``, the mean of a sequence under the process. Along ``pair`` (model against process,
+        and process against process, the floor): ``divergence (pair, draw)``, and ``distance (pair,
+        sequence)``, from each sequence to the one of a sample of the process that it is matched to. ``attrs``
+        hold the figures of merit: ``floor_ratio`` and its standard error, ``largest_error``, that of the
+        transitions in rows of symbols more frequent than 0.05, ``largest_error_rare``, in the other rows,
+        ``largest_error_process``, that of the process's own sample, and the mean distances.
 
     Warns:
         UserWarning: If the model is less variable than the process, see :func:`warn_if_less_variable`.
@@ -104,6 +110,11 @@ def emulation(
     result = _statistics(long, starts, hmm, num_steps, num_lags)
     pairs = _divergences(model, hmm, num_steps, epsilon, num_sequences, num_draws, seeds)
     result["divergence"] = (("pair", "draw"), pairs)
+    matched_steps = num_steps if matched_steps is None else matched_steps
+    result["distance"] = (
+        ("pair", "sequence"),
+        _matched(model, hmm, matched_steps, num_matched, seeds),
+    )
     result = result.assign_coords(pair=["model", "floor"])
     ratio, error = floor_ratio(*pairs)
     frequent = result["frequency"].sel(source="exact").values > 0.05
@@ -120,6 +131,8 @@ def emulation(
         if not frequent.all()
         else math.nan,
     }
+    for pair, name in (("model", "distance"), ("floor", "distance_floor")):
+        result.attrs[name] = float(result["distance"].sel(pair=pair).mean())
     warn_if_less_variable(*pairs)
     return result
 
@@ -236,6 +249,13 @@ def _divergences(
         sets = _one_hot(_values(drawn), hmm.num_symbols), process()
         found.append([float(divergence(x, target, epsilon=epsilon)) for x in sets])
     return np.array(found).T
+
+
+def _matched(model: Emulator, hmm: HMM, num_steps: int, size: int, seeds: Any) -> np.ndarray:
+    """Matched distances of model and process, and of process and process, (2, size)."""
+    drawn = model.sample(size, num_steps=num_steps, burn_in=0, seed=next(seeds), keep=(SYMBOL,))
+    target, other = (_values(hmm.sequences(size, num_steps, next(seeds))) for _ in range(2))
+    return np.stack([matched_distances(values, target) for values in (_values(drawn), other)])
 
 
 def _word_law(hmm: HMM, length: int) -> np.ndarray:
