@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from seqdyn._arguments import check_count
-from seqdyn.analysis.runs import fit_plane, outputs_of, provenance, reference_run, runs_of, scales
+from seqdyn.analysis.runs import fit_plane, outputs_of, provenance, runs_of, scales
 from seqdyn.dynamics.arguments import Dynamics, as_input, as_states
 from seqdyn.dynamics.maps import MapDynamics
 from seqdyn.dynamics.simulate import simulate
@@ -34,9 +34,7 @@ class Growth(NamedTuple):
 
 
 @torch.no_grad()
-def growth_rate(
-    dynamics: MapDynamics, start: Any, *, num_steps: int = 500, input: Any = None
-) -> Growth:
+def growth_rate(dynamics: MapDynamics, start: Any, *, num_steps: int = 500, input: Any = None) -> Growth:
     r"""Growth exponent of the noise-free map,
 
     .. math::
@@ -137,7 +135,13 @@ def autonomous(
         driven = None
         if start is None or reference is not None:
             driven = runs_of(
-                dynamics, reference, num_chains=64, num_steps=200, sigma=sigma, input=input, step_size=step_size
+                dynamics,
+                reference,
+                num_chains=64,
+                num_steps=200,
+                sigma=sigma,
+                input=input,
+                step_size=step_size,
             )
         starts = _drawn(driven, num_starts) if start is None else torch.atleast_2d(as_states(dynamics, start))
         runs = simulate(dynamics, starts, num_steps, input=input, step_size=step_size)

@@ -84,7 +84,7 @@ def noise_sweep(
     one = int(np.abs(np.log(values)).argmin())
     finite = torch.isfinite(runs).flatten(1).all(dim=1)
     if not bool(finite[one]):
-        raise ValueError(f"the activity diverges at sigma={values[one]:g}, the plane's; sweep smaller sigmas.")
+        raise ValueError(f"the activity diverges at sigma={values[one]:g}; sweep smaller sigmas.")
     plane = fit_plane(runs[one])
     scores = plane.scores(runs).where(finite[:, None, None, None], torch.nan)
     centre = scores.flatten(1, 2).mean(dim=1)
@@ -128,7 +128,9 @@ def check_sigmas(sigmas: Any) -> np.ndarray:
 def _deviation(runs: Tensor, sigmas: Tensor, one: int) -> Tensor:
     """Largest relative departure (S,) from runs that scale with σ."""
     size = runs[one].abs().max()
-    off = [(run * (sigmas[one] / sigma) - runs[one]).abs().max() for run, sigma in zip(runs, sigmas, strict=True)]
+    off = [
+        (run * (sigmas[one] / sigma) - runs[one]).abs().max() for run, sigma in zip(runs, sigmas, strict=True)
+    ]
     return torch.stack(off) / size.where(size > 0, torch.nan)
 
 

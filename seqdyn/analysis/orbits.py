@@ -1,4 +1,4 @@
-r"""Whether a driven system goes round, one way, or hops to and fro: phase, winding, area rate and profiles."""
+"""Whether a driven system goes round, one way, or hops to and fro: phase, area rate and profiles."""
 
 from __future__ import annotations
 

@@ -78,7 +78,9 @@ def resting(dynamics: Dynamics, num_starts: int) -> Tensor:
                 return as_states(dynamics, states)
             except (RuntimeError, ValueError):
                 continue
-    raise ValueError("the dynamics take no zero state on any device; give states to start from: start=states.")
+    raise ValueError(
+        "the dynamics take no zero state on any device; give states to start from: start=states."
+    )
 
 
 def reference_run(
@@ -209,9 +211,10 @@ def draw_symbols(logits: Tensor, gumbel: Tensor | None = None) -> Tensor:
 
 
 def scales(dynamics: Dynamics, like: Tensor) -> bool:
-    """Whether F(c h, c u) = c F(h, u) for c > 0 and no constant input: rectifiers without biases, linear maps.
+    """Whether F(c h, c u) = c F(h, u) for c > 0: rectifiers without biases, linear maps.
 
-    Decided on random states and inputs: the two sides are equal to the last bit for c = 2.
+    Decided on random states and inputs: the two sides are equal to the last bit for c = 2. A constant
+    input of the map's own breaks it.
     """
     if not isinstance(dynamics, MapDynamics) or dynamics.schedule is not None or dynamics.input is not None:
         return False
@@ -231,5 +234,7 @@ def provenance(like: Tensor, seed: int, **more: Any) -> dict[str, Any]:
     from seqdyn import __version__
 
     own = {"seed": seed, "dtype": str(like.dtype).removeprefix("torch."), "seqdyn_version": __version__}
-    plain = {name: int(value) if isinstance(value, bool | np.bool_) else value for name, value in more.items()}
+    plain = {
+        name: int(value) if isinstance(value, bool | np.bool_) else value for name, value in more.items()
+    }
     return own | plain
