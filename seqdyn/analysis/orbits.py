@@ -173,7 +173,7 @@ def phase_profile(
     flat = index.flatten().cpu().numpy()
     median = [np.median(radius[flat == one]) if (flat == one).any() else np.nan for one in range(num_bins)]
     speed = runs.diff(dim=1).norm(dim=2).flatten()
-    profile = {
+    profile: dict[str, Any] = {
         "profile_radius": ("bin", np.array(median)),
         "profile_speed": ("bin", _bin_means(speed, here, num_bins)),
         "profile_phase_speed": ("bin", _bin_means(turning.phase.diff(dim=1).flatten(), here, num_bins)),

@@ -212,13 +212,16 @@ class _Chains(NamedTuple):
     runs: RunSums
     likeliest_runs: RunSums
     spectra: Tensor  # (S, N, F)
-    num_steps: int
 
     @classmethod
     def of(cls, record: _Record, num_symbols: int, num_lags: int) -> _Chains:
-        symbols = (record.sampled, record.likeliest)
-        pairs = [lagged_pairs(one, num_symbols, num_lags) for one in symbols]
-        return cls(*pairs, *map(run_sums, symbols), spectra(record.scores), record.sampled.shape[2])
+        return cls(
+            lagged_pairs(record.sampled, num_symbols, num_lags),
+            lagged_pairs(record.likeliest, num_symbols, num_lags),
+            run_sums(record.sampled),
+            run_sums(record.likeliest),
+            spectra(record.scores),
+        )
 
 
 def _curves(chains: _Chains, weights: Tensor, hmm: HMM | None) -> dict[str, Tensor]:

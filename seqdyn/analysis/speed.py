@@ -87,9 +87,9 @@ def speed_field(
         before = runs[:, :-1].flatten(0, 1)
         step = {"input": input, "step_size": step_size}
         still = simulate(dynamics, before, 1, **step)[:, 0] - before
-        mean_square = (
-            _mean_map_square(dynamics, before, num_repeats, sigma, step) if sigma else still.norm(dim=1) ** 2
-        )
+        mean_square = still.square().sum(dim=1)
+        if sigma > 0:
+            mean_square = _mean_map_square(dynamics, before, num_repeats, sigma, step)
     plane = fit_plane(runs)
     scores = plane.scores(runs)
     x, dx = scores[:, :-1].flatten(0, 1), scores.diff(dim=1).flatten(0, 1)

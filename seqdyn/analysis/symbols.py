@@ -26,7 +26,7 @@ _SEGMENT = 256  # steps of a window of the spectrum
 class RunSums(NamedTuple):
     """Number, sum and sum of squares of the lengths of the complete runs of each chain, each (S, N)."""
 
-    count: Tensor
+    number: Tensor
     total: Tensor
     square: Tensor
 

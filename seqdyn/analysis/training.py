@@ -13,7 +13,7 @@ from torch import Tensor
 from seqdyn._arguments import check_count
 from seqdyn.analysis.autonomous import growth_rate
 from seqdyn.analysis.resonance import FREQUENT
-from seqdyn.analysis.runs import draw_symbols, fit_plane, outputs_of, provenance, resting
+from seqdyn.analysis.runs import draw_symbols, fit_plane, outputs_of, provenance, resting, scales
 from seqdyn.analysis.symbols import lagged_pairs, switch_rate
 from seqdyn.dynamics.maps import MapDynamics
 from seqdyn.dynamics.simulate import simulate
@@ -31,11 +31,11 @@ class ChangePoint(NamedTuple):
     """The best cut of a curve into two levels.
 
     Attributes:
-        index: First place of the second level; −1 if there are fewer than four finite values or no change.
+        place: First place of the second level; −1 if there are fewer than four finite values or no change.
         gain: Log-likelihood of two levels over that of one, in nats; NaN if there is no cut.
     """
 
-    index: int
+    place: int
     gain: float
 
 
@@ -245,7 +245,12 @@ def _top_exponent(
     """Largest Lyapunov exponent per step: mean growth of a tangent vector in the second half of the steps."""
     h, tangent = states, torch.randn_like(states)
     log = []
+    # Without drive a homogeneous map has the same derivative along a ray: unit length keeps h in range.
+    cone = settings["sigma"] == 0 and settings["input"] is None and scales(dynamics, states)
     for step in range(num_steps):
+        if cone:
+            size = h.norm(dim=1, keepdim=True)
+            h = h / size.where(size > 0, 1.0)
         tangent = tangent / tangent.norm(dim=1, keepdim=True)
         drive = _drive(dynamics, states, settings)
         now = dynamics.at(step)
@@ -299,7 +304,7 @@ def _with_transitions(data: xr.Dataset, hmm: HMM | None) -> xr.Dataset:
     found = [change_point(data[name].values) for name in names]
     data["change_epoch"] = (
         "quantity",
-        np.array([float(epochs[one.index]) if one.index >= 0 else np.nan for one in found]),
+        np.array([float(epochs[one.place]) if one.place >= 0 else np.nan for one in found]),
     )
     data["change_gain"] = ("quantity", np.array([one.gain for one in found]))
     data = data.assign_coords(quantity=names)
@@ -308,7 +313,7 @@ def _with_transitions(data: xr.Dataset, hmm: HMM | None) -> xr.Dataset:
         reasons.append(f"the activity diverges at epoch {epochs[~data['finite'].values].tolist()}")
     if not len(jump):
         reasons.append("no jump of the critical fraction")
-    reasons += [f"no change of {name}" for name, one in zip(names, found, strict=True) if one.index < 0]
+    reasons += [f"no change of {name}" for name, one in zip(names, found, strict=True) if one.place < 0]
     if hmm is None:
         reasons.append("no transition error without hmm=")
     return data.assign_attrs(reason="; ".join(reasons)) if reasons else data
@@ -318,7 +323,7 @@ def _checked(checkpoints: Any) -> list[int]:
     if not isinstance(checkpoints, Mapping) or not checkpoints:
         raise ValueError(
             "checkpoints must be a mapping from epoch to dynamics, such as KeepWeights(...).dynamics(model), "
-            f"got {type(checkpoints).__name__}{' without entries' if isinstance(checkpoints, Mapping) else ''}."
+            f"got {'nothing' if checkpoints == {} else type(checkpoints).__name__}."
         )
     for epoch, dynamics in checkpoints.items():
         check_count(epoch, "an epoch of checkpoints", least=0)
