@@ -18,7 +18,7 @@ from seqdyn.dynamics.maps import MapDynamics
 from seqdyn.dynamics.simulate import simulate
 from seqdyn.rng import ambient_seed, fork_rng
 
-__all__ = ["Growth", "autonomous", "growth_rate"]
+__all__ = ["Growth", "autonomous_dynamics", "growth_rate"]
 
 
 class Growth(NamedTuple):
@@ -79,7 +79,7 @@ def growth_rate(dynamics: MapDynamics, start: Any, *, num_steps: int = 500, inpu
     return Growth(rate.cpu().numpy(), hitting.cpu().numpy())
 
 
-def autonomous(
+def autonomous_dynamics(
     dynamics: Dynamics,
     start: Any = None,
     *,

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from seqdyn._arguments import check_count
 from seqdyn.analysis.autonomous import growth_rate
-from seqdyn.analysis.resonance import FREQUENT
 from seqdyn.analysis.runs import draw_symbols, fit_plane, outputs_of, provenance, resting, scales
+from seqdyn.analysis.spectrum import driven_inputs, eigen_counts
+from seqdyn.analysis.stochastic import FREQUENT
 from seqdyn.analysis.symbols import lagged_pairs, switch_rate
 from seqdyn.dynamics.maps import MapDynamics
 from seqdyn.dynamics.simulate import simulate
@@ -23,7 +24,6 @@ from seqdyn.rng import ambient_seed, fork_rng
 __all__ = ["ChangePoint", "change_point", "training_dynamics"]
 
 JUMP = 0.02  # of the critical fraction between two checkpoints that counts as the transition, as published
-CRITICAL_REAL, CRITICAL_IMAG = 0.1, 0.05  # of the Moebius image of an eigenvalue
 _NUM_PC = 10
 
 
@@ -79,15 +79,13 @@ def training_dynamics(
     num_steps: int = 500,
     num_chains: int = 10,
     burn_in: int = 100,
-    num_jacobians: int = 32,
+    num_jacobians: int = 64,
     input: Any = None,
     seed: int | None = None,
 ) -> xr.Dataset:
-    r"""Measure the driven and the noise-free system at every checkpoint, from zero and under common noise.
+    """Measure the driven and the noise-free system at every checkpoint, from zero and under common noise.
 
-    The Möbius map :math:`m = (\lambda - 1)/(\lambda + 1)` of an eigenvalue of the Jacobian at a driven state
-    tells an *unstable* one, :math:`|\lambda| > 1`, from a *critical* pair, complex with
-    :math:`|\mathrm{Re}\, m| < 0.1` and :math:`|\mathrm{Im}\, m| > 0.05`.
+    For unstable and critical eigenvalues see :func:`seqdyn.analysis.spectrum.eigen_counts`.
 
     Args:
         checkpoints: Maps with a readout, by epoch or step, such as ``KeepWeights.dynamics(model)``.
@@ -168,7 +166,7 @@ def _measured(
     driven = simulate(dynamics, states, 1, **settings)[:, 0]
     return {
         **_symbol_statistics(dynamics, runs, hmm),
-        **_eigenvalue_counts(dynamics, few, settings),
+        **_eigenvalues(dynamics, few, settings),
         "spectral_radius": _spectral_radius(dynamics, runs),
         "growth_rate": float(growth_rate(dynamics, few, num_steps=300, input=settings["input"]).rate.max()),
         "lyapunov_driven": _top_exponent(dynamics, few, settings),
@@ -210,33 +208,14 @@ def _mean_reciprocal(symbols: Tensor) -> float:
     return float((1 / interval.double()).mean()) if len(interval) else np.nan
 
 
-def _eigenvalue_counts(dynamics: MapDynamics, states: Tensor, settings: dict[str, Any]) -> dict[str, float]:
-    """Numbers of unstable and critical eigenvalues of ∂F(h, u)/∂h, h driven and u the noise after it."""
-    drive = _drive(dynamics, states, settings)
-    if drive is None:
-        jacobian = torch.func.vmap(torch.func.jacrev(lambda h: dynamics.step(h, None)))(states)
-    else:
-        jacobian = torch.func.vmap(torch.func.jacrev(dynamics.step))(states, drive)
-    values = torch.linalg.eigvals(jacobian.double())
-    mobius = (values - 1) / torch.where(values == -1, torch.inf, values + 1)
-    unstable = (values.abs() > 1).sum(dim=1).double()
-    # The one of each conjugate pair with the positive imaginary part stands for both.
-    critical = ((mobius.real.abs() < CRITICAL_REAL) & (mobius.imag > CRITICAL_IMAG)).sum(dim=1).double()
+def _eigenvalues(dynamics: MapDynamics, states: Tensor, settings: dict[str, Any]) -> dict[str, float]:
+    counts = eigen_counts(dynamics, states, driven_inputs(dynamics, states, **settings))
     return {
-        "unstable_fraction": float((unstable > 0).double().mean()),
-        "critical_fraction": float((critical > 0).double().mean()),
-        "num_unstable": float(unstable.mean()),
-        "num_critical": float(critical.mean()),
+        "unstable_fraction": float((counts.unstable > 0).double().mean()),
+        "critical_fraction": float((counts.critical > 0).double().mean()),
+        "num_unstable": float(counts.unstable.mean()),
+        "num_critical": float(counts.critical.mean()),
     }
-
-
-def _drive(dynamics: MapDynamics, states: Tensor, settings: dict[str, Any]) -> Tensor | None:
-    """Input (N, X) of one step: constant plus noise; ``None`` for a map without inputs."""
-    if dynamics.input_size == 0:
-        return None
-    noise = settings["sigma"] * torch.randn(len(states), dynamics.input_size).to(states)
-    constant = dynamics.input if settings["input"] is None else torch.as_tensor(settings["input"])
-    return noise if constant is None else noise + constant.to(states)
 
 
 def _top_exponent(
@@ -252,7 +231,7 @@ def _top_exponent(
             size = h.norm(dim=1, keepdim=True)
             h = h / size.where(size > 0, 1.0)
         tangent = tangent / tangent.norm(dim=1, keepdim=True)
-        drive = _drive(dynamics, states, settings)
+        drive = driven_inputs(dynamics, states, **settings)
         now = dynamics.at(step)
         h, tangent = torch.func.jvp(lambda x, now=now, u=drive: now.step(x, u), (h,), (tangent,))  # type: ignore[misc]
         log.append(tangent.norm(dim=1).log())
