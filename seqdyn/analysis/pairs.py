@@ -129,7 +129,7 @@ def composition(
 
 
 def profile_distance(first: np.ndarray, second: np.ndarray) -> float:
-    r"""One less the largest mean correlation of two sets of phase profiles (B, Q) over cyclic shifts, in [0, 2].
+    """One less the largest mean correlation of two phase profiles (B, Q) over cyclic shifts, in [0, 2].
 
     One shift for all quantities. A quantity that is flat or unknown in either set does not count; NaN if none
     is left.
@@ -183,8 +183,8 @@ def _named(dynamics: Any) -> dict[str, MapDynamics]:
     for name, system in systems.items():
         if not isinstance(system, MapDynamics):
             raise ValueError(
-                f"dynamics{f'[{name!r}]' if name else ''} must be a MapDynamics, got {type(system).__name__}; "
-                "use model.dynamics()."
+                f"dynamics{f'[{name!r}]' if name else ''} must be a MapDynamics, got "
+                f"{type(system).__name__}; use model.dynamics()."
             )
     if not systems:
         raise ValueError("dynamics is an empty mapping; give at least one system.")
