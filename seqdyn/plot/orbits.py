@@ -74,7 +74,13 @@ def orbit(data: xr.Dataset) -> np.ndarray:
     phase = data["phase"].values
     few = paths[:8].reshape(-1, 2)
     shown = plane.scatter(
-        *few.T, c=np.angle(np.exp(1j * phase[:8])).ravel(), cmap="twilight", s=3, vmin=-np.pi, vmax=np.pi
+        few[:, 0],
+        few[:, 1],
+        c=np.angle(np.exp(1j * phase[:8])).ravel(),
+        cmap="twilight",
+        s=3,
+        vmin=-np.pi,
+        vmax=np.pi,
     )
     plane.plot(*paths[0, :60].T, color="black", linewidth=0.8)
     plane.figure.colorbar(shown, ax=plane, label="phase [rad]")
@@ -154,7 +160,7 @@ def speed_field(data: xr.Dataset, ax: Axes | None = None, *, quantity: str = "sp
 
 
 def readout_axes(data: xr.Dataset, ax: Axes | None = None) -> Axes:
-    """Draw the unit rows of the readout as arrows in the principal plane; a row in the plane ends on the circle.
+    """Draw the unit rows of the readout in the principal plane; a row that lies in it ends on the circle.
 
     Args:
         data: Of :func:`seqdyn.analysis.readout_axes`.
@@ -253,9 +259,9 @@ def composition(data: xr.Dataset) -> np.ndarray:
 
 def _plane_labels(ax: Axes, data: xr.Dataset) -> None:
     share: Any = data.get("explained_variance_ratio")
-    for index, label in enumerate((ax.set_xlabel, ax.set_ylabel)):
-        percent = "" if share is None else f" ({100 * float(share[index]):.0f} %)"
-        label(f"PC {index + 1}{percent}")
+    percent = ["", ""] if share is None else [f" ({100 * float(one):.0f} %)" for one in share[:2]]
+    ax.set_xlabel(f"PC 1{percent[0]}")
+    ax.set_ylabel(f"PC 2{percent[1]}")
 
 
 def _symbol_legend(ax: Axes, symbol: np.ndarray) -> None:

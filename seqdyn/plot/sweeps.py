@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
@@ -73,7 +75,8 @@ def resonance(data: xr.Dataset) -> np.ndarray:
     _, axes = panels(4, width=4.2, height=3.0, sharex=False)
     error, memory, regular, rate = axes
     sigma = data["sigma"].values
-    sampled, control = {"color": COLORS["forecast"]}, {"color": COLORS["history"], "linestyle": "--"}
+    sampled: dict[str, Any] = {"color": COLORS["forecast"]}
+    control: dict[str, Any] = {"color": COLORS["history"], "linestyle": "--"}
     if data["transition_error"].notnull().any():
         error.plot(sigma, data["transition_error"], "o-", **sampled)
         error.set_ylabel("largest |ΔQ|")
