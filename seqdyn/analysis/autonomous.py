@@ -63,14 +63,14 @@ def growth_rate(dynamics: MapDynamics, start: Any, *, num_steps: int = 500, inpu
     cone = constant is None and scales(dynamics, h)
     size = h.norm(dim=1)
     hitting = torch.where(size == 0, 0.0, torch.nan).to(size)
-    log = torch.zeros_like(size)
+    log = torch.zeros_like(size, dtype=torch.float64)
     half = log
     for step in range(num_steps):
         previous = size
         h = h / size.where(size > 0, 1.0)[:, None] if cone else h
         h = dynamics.at(step).step(h, None if constant is None else constant.expand(len(h), -1))
         size = h.norm(dim=1)
-        log = log + (size if cone else size / previous.where(previous > 0, 1.0)).log()
+        log = log + (size if cone else size / previous.where(previous > 0, 1.0)).double().log()
         hitting = torch.where(hitting.isnan() & (size == 0), step + 1.0, hitting)
         if step + 1 == num_steps // 2:
             half = log

@@ -10,8 +10,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from seqdyn._arguments import check_count
-from seqdyn.analysis.runs import fit_plane, outputs_of, provenance, runs_of
+from seqdyn._arguments import check_count, is_count
+from seqdyn.analysis.runs import chosen_axes, fit_plane, outputs_of, provenance, runs_of
 from seqdyn.dynamics.arguments import Dynamics
 from seqdyn.dynamics.maps import MapDynamics
 from seqdyn.rng import ambient_seed, fork_rng
@@ -56,13 +56,14 @@ def orbit(
     num_bins: int = 36,
     num_shuffles: int = 200,
     block_length: int = 50,
+    axes: tuple[int, int] = (1, 2),
     start: Any = None,
     reference: Any = None,
     input: Any = None,
     step_size: float | None = None,
     seed: int | None = None,
 ) -> xr.Dataset:
-    r"""Quantify the motion of a driven system in its first two principal components.
+    r"""Quantify the motion of a driven system in a plane of two principal components.
 
     The phase φ is the angle about the mean, and the area rate
     :math:`a = \tfrac12 E[u_t v_{t+1} - v_t u_{t+1}]` is zero for any process that looks the same backwards in
@@ -80,6 +81,7 @@ def orbit(
         num_bins: Bins of the phase.
         num_shuffles: Draws of each null, and of the bootstrap over chains.
         block_length: Steps of a block; longer than the correlation time.
+        axes: Numbers of the two components, from one. A loop may lie in others than the first two.
         start: States (N, H) to start from; zero activity by default.
         reference: States (chain, time, unit) to use instead of a fresh run.
         input: Constant input (X,).
@@ -104,6 +106,8 @@ def orbit(
         check_count(value, name, least=2)
     check_count(block_length, "block_length")
     check_count(num_steps, "num_steps", least=3)
+    if len(set(axes)) != 2 or not all(is_count(axis) for axis in axes):
+        raise ValueError(f"axes must be the numbers of two components, such as (1, 2), got {axes!r}.")
     seed = ambient_seed(seed)
     with fork_rng(seed):
         runs = runs_of(
@@ -117,7 +121,7 @@ def orbit(
             input=input,
             step_size=step_size,
         )
-        plane = fit_plane(runs)
+        plane = chosen_axes(fit_plane(runs, max(axes)), axes)
         scores = plane.scores(runs)
         turning = winding(scores)
         null = _nulls(scores - scores.flatten(0, 1).mean(0), turning.area, num_shuffles, block_length)
@@ -144,7 +148,7 @@ def orbit(
         "explained_variance_ratio": ("pc", plane.share.cpu().numpy()),
     }
     coords: dict[str, Any] = {"null": ["reversed", "shuffled"], "bound": ["low", "high"]}
-    data = xr.Dataset(variables, coords, provenance(runs, seed, sigma=sigma, burn_in=burn_in))
+    data = xr.Dataset(variables, coords, provenance(runs, seed, sigma=sigma, burn_in=burn_in, axes=list(axes)))
     data = data.merge(phase_profile(dynamics, runs, turning, scores, num_bins))
     if not total > 0:
         data.attrs["reason"] = "nothing moves in the plane, so that there is no direction to measure"

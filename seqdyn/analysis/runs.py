@@ -19,6 +19,7 @@ from seqdyn.errors import NonFiniteError
 __all__ = [
     "Plane",
     "as_runs",
+    "chosen_axes",
     "common_noise",
     "fit_plane",
     "draw_symbols",
@@ -60,6 +61,12 @@ def fit_plane(states: Tensor, num_components: int = 2) -> Plane:
     total = values.sum()
     share = values[:num_components] / total if total > 0 else values[:num_components] * torch.nan
     return Plane(mean, components * largest.sign(), share)
+
+
+def chosen_axes(plane: Plane, axes: tuple[int, int]) -> Plane:
+    """Two of the components, by their numbers from one."""
+    chosen = [axis - 1 for axis in axes]
+    return Plane(plane.mean, plane.components[chosen], plane.share[chosen])
 
 
 def resting(dynamics: Dynamics, num_starts: int) -> Tensor:

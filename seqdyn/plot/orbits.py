@@ -260,8 +260,9 @@ def composition(data: xr.Dataset) -> np.ndarray:
 def _plane_labels(ax: Axes, data: xr.Dataset) -> None:
     share: Any = data.get("explained_variance_ratio")
     percent = ["", ""] if share is None else [f" ({100 * float(one):.0f} %)" for one in share[:2]]
-    ax.set_xlabel(f"PC 1{percent[0]}")
-    ax.set_ylabel(f"PC 2{percent[1]}")
+    first, second = np.ravel(data.attrs.get("axes", (1, 2)))
+    ax.set_xlabel(f"PC {first}{percent[0]}")
+    ax.set_ylabel(f"PC {second}{percent[1]}")
 
 
 def _symbol_legend(ax: Axes, symbol: np.ndarray) -> None:
