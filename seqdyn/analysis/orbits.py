@@ -148,7 +148,9 @@ def orbit(
         "explained_variance_ratio": ("pc", plane.share.cpu().numpy()),
     }
     coords: dict[str, Any] = {"null": ["reversed", "shuffled"], "bound": ["low", "high"]}
-    data = xr.Dataset(variables, coords, provenance(runs, seed, sigma=sigma, burn_in=burn_in, axes=list(axes)))
+    data = xr.Dataset(
+        variables, coords, provenance(runs, seed, sigma=sigma, burn_in=burn_in, axes=list(axes))
+    )
     data = data.merge(phase_profile(dynamics, runs, turning, scores, num_bins))
     if not total > 0:
         data.attrs["reason"] = "nothing moves in the plane, so that there is no direction to measure"

@@ -35,6 +35,7 @@ from seqdyn.analysis.symbols import (
     spectra,
     spectral_peaks,
     switch_rate,
+    symbol_spectra,
 )
 from seqdyn.dynamics.arguments import Dynamics, as_states
 from seqdyn.inference.hmm import HMM
@@ -103,10 +104,12 @@ def resonance(
         samples of it; ``residence_cv``, standard deviation over mean of the run lengths (the first and last
         run of a chain left out); ``correlation_time`` of the symbol in steps; ``spectral_peak`` (over the
         mean), ``spectral_frequency`` (cycles per step), ``spectral_width`` and ``spectral_coherence`` =
-        peak × frequency / width of exp(i phase) in the plane fitted at the σ nearest to one; ``switch_rate``
-        per step; ``frequency (sigma, output)``; ``mutual_information (sigma, lag)`` in nats between symbols
-        ``lag`` steps apart, less its bias (K − 1)² / 2n; the control ``argmax_switch_rate``,
-        ``argmax_residence_cv``, ``argmax_mutual_information (sigma, lag)``; ``dwell_median`` and
+        peak × frequency / width of exp(i phase) in the plane fitted at the σ nearest to one;
+        ``symbol_coherence``, the same of the symbols, with the squared amplitude as the peak, so that symbols
+        that never change have none; ``switch_rate`` per step; ``frequency (sigma, output)``;
+        ``mutual_information (sigma, lag)`` in nats between symbols ``lag`` steps apart, less its bias
+        (K − 1)² / 2n; the control ``argmax_switch_rate``, ``argmax_residence_cv``,
+        ``argmax_symbol_coherence``, ``argmax_mutual_information (sigma, lag)``; ``dwell_median`` and
         ``transition_median`` in steps, lengths of stretches in which the likeliest symbol has more, or less,
         than 80 % probability, and their ``time_scale_ratio``. On ``criterion``: ``optimum``, the best σ,
         ``optimum_interval (criterion, bound)``, 95 % over resampled chains, and ``at_edge (criterion)``: the
@@ -164,6 +167,7 @@ _CRITERIA: Mapping[str, bool] = {
     "transition_error": False,
     "residence_cv": False,
     "mutual_information": True,
+    "symbol_coherence": True,
     "spectral_coherence": True,
 }
 
@@ -212,6 +216,8 @@ class _Chains(NamedTuple):
     runs: RunSums
     likeliest_runs: RunSums
     spectra: Tensor  # (S, N, F)
+    symbol_spectra: Tensor
+    likeliest_spectra: Tensor
 
     @classmethod
     def of(cls, record: _Record, num_symbols: int, num_lags: int) -> _Chains:
@@ -221,13 +227,14 @@ class _Chains(NamedTuple):
             run_sums(record.sampled),
             run_sums(record.likeliest),
             spectra(record.scores),
+            symbol_spectra(record.sampled, num_symbols),
+            symbol_spectra(record.likeliest, num_symbols),
         )
 
 
 def _curves(chains: _Chains, weights: Tensor, hmm: HMM | None) -> dict[str, Tensor]:
     """Curves of the criteria (B, S) for weights (B, N) of the chains."""
     pairs = torch.einsum("bn,snlij->bslij", weights, chains.pairs)
-    frequency, width, peak = spectral_peaks(torch.einsum("bn,snf->bsf", weights, chains.spectra))
     error = pairs.new_full(pairs.shape[:2], torch.nan)
     if hmm is not None:
         exact = hmm.output_statistics()
@@ -238,8 +245,20 @@ def _curves(chains: _Chains, weights: Tensor, hmm: HMM | None) -> dict[str, Tens
         "transition_error": error,
         "residence_cv": residence_cv(chains.runs, weights),
         "mutual_information": mutual_information(pairs)[:, :, 0],
-        "spectral_coherence": peak * frequency.abs() / width,
+        "symbol_coherence": _coherence(chains.symbol_spectra, weights, absolute=True),
+        "spectral_coherence": _coherence(chains.spectra, weights),
     }
+
+
+def _coherence(power: Tensor, weights: Tensor, absolute: bool = False) -> Tensor:
+    """Peak × frequency / width (B, S) of spectra (S, N, F) for weights (B, N) of the chains.
+
+    The peak counts over the mean of the spectrum, or in absolute terms.
+    """
+    mean = torch.einsum("bn,snf->bsf", weights / weights.sum(dim=1, keepdim=True), power)
+    frequency, width, peak = spectral_peaks(mean)
+    height = torch.where(mean.amax(dim=-1) > 0, mean[..., 1:].amax(dim=-1), torch.nan) if absolute else peak
+    return height * frequency.abs() / width
 
 
 def _variables(
@@ -257,6 +276,8 @@ def _variables(
         "spectral_frequency": frequency,
         "spectral_width": width,
         "spectral_coherence": curves["spectral_coherence"][0],
+        "symbol_coherence": curves["symbol_coherence"][0],
+        "argmax_symbol_coherence": _coherence(chains.likeliest_spectra, everyone, absolute=True)[0],
         "switch_rate": switch_rate(record.sampled),
         "argmax_switch_rate": switch_rate(record.likeliest),
         "argmax_residence_cv": residence_cv(chains.likeliest_runs, everyone)[0],

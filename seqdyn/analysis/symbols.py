@@ -18,6 +18,7 @@ __all__ = [
     "spectra",
     "spectral_peaks",
     "switch_rate",
+    "symbol_spectra",
 ]
 
 _SEGMENT = 256  # steps of a window of the spectrum
@@ -112,6 +113,7 @@ def correlation_time(symbols: Tensor, num_symbols: int) -> Tensor:
 def spectra(scores: Tensor) -> Tensor:
     """Power (S, N, F) of exp(i phase) of planar paths (S, N, T, 2), or of the path itself (S, N, T, 1).
 
+    In units of the squared amplitude of a wave of that frequency, which the mean over windows keeps.
     Hann windows of at most 256 steps, half overlapping; frequencies as ``torch.fft.fftfreq``.
     """
     centred = scores - scores.mean(dim=(1, 2), keepdim=True)
@@ -120,11 +122,23 @@ def spectra(scores: Tensor) -> Tensor:
     else:
         angle = torch.atan2(centred[..., 1], centred[..., 0])
         signal = torch.polar(torch.ones_like(angle), angle)
+    return _windowed_power(signal)
+
+
+def symbol_spectra(symbols: Tensor, num_symbols: int) -> Tensor:
+    """Power (S, N, F) of symbols (S, N, T), summed over their indicators, see :func:`spectra`."""
+    parts = [_windowed_power((symbols == one).double()) for one in range(num_symbols)]
+    return torch.stack(parts).sum(dim=0)
+
+
+def _windowed_power(signal: Tensor) -> Tensor:
+    """Mean power (S, N, F) over windows of signals (S, N, T), less their mean over chains and time."""
     signal = signal - signal.mean(dim=(1, 2), keepdim=True)
-    length = min(_SEGMENT, scores.shape[2])
+    length = min(_SEGMENT, signal.shape[2])
     windows = signal.unfold(2, length, max(1, length // 2))
-    taper = torch.hann_window(length, dtype=scores.dtype, device=scores.device)
-    return torch.fft.fft(windows * taper, dim=-1).abs().square().mean(dim=2).double()
+    taper = torch.hann_window(length, dtype=signal.real.dtype, device=signal.device)
+    power = (torch.fft.fft(windows * taper, dim=-1) / taper.sum()).abs().square()
+    return power.mean(dim=2).double()
 
 
 def spectral_peaks(power: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -70,10 +70,10 @@ def resonance(data: xr.Dataset) -> np.ndarray:
         data: Of :func:`seqdyn.analysis.resonance`.
 
     Returns:
-        Four axes.
+        Six axes.
     """
-    _, axes = panels(4, width=4.2, height=3.0, sharex=False)
-    error, memory, regular, rate = axes
+    _, axes = panels(6, width=3.8, height=2.8, sharex=False)
+    error, memory, regular, residence, rate, scale = axes
     sigma = data["sigma"].values
     sampled: dict[str, Any] = {"color": COLORS["forecast"]}
     control: dict[str, Any] = {"color": COLORS["history"], "linestyle": "--"}
@@ -88,10 +88,20 @@ def resonance(data: xr.Dataset) -> np.ndarray:
     memory.plot(sigma, data["argmax_mutual_information"].isel(lag=0), label="likeliest", **control)
     memory.set_ylabel("mutual information\nat lag 1 [nats]")
     _mark(memory, data, "mutual_information")
-    regular.plot(sigma, data["residence_cv"], "o-", **sampled)
-    regular.plot(sigma, data["argmax_residence_cv"], **control)
-    regular.set_ylabel("residence, sd / mean")
-    _mark(regular, data, "residence_cv")
+    regular.plot(sigma, data["symbol_coherence"], "o-", **sampled)
+    regular.plot(sigma, data["argmax_symbol_coherence"], **control)
+    regular.set_ylabel("coherence of the symbols")
+    _mark(regular, data, "symbol_coherence")
+    residence.plot(sigma, data["residence_cv"], "o-", **sampled)
+    residence.plot(sigma, data["argmax_residence_cv"], **control)
+    residence.set_ylabel("residence, sd / mean")
+    _mark(residence, data, "residence_cv")
+    scale.plot(sigma, data["dwell_median"], "o-", color=COLORS["truth"], label="settled")
+    scale.plot(sigma, data["transition_median"], "o-", color=COLORS["other"], label="between")
+    scale.set_ylabel("median length [steps]")
+    if (data["dwell_median"] > 0).any():
+        scale.set_yscale("log")
+    scale.legend(frameon=False, fontsize="small")
     rate.plot(sigma, data["switch_rate"], "o-", **sampled)
     rate.plot(sigma, data["argmax_switch_rate"], **control)
     rate.set_ylabel("switches per step")

@@ -82,7 +82,7 @@ def test_runs_on_an_untrained_network_and_round_trips(name: str, tmp_path: Path)
 
     assert {variable: set(data[variable].dims) for variable in dims} == dims
     # A time that is NaN says that the event did not happen.
-    numbers = [value for value in data.drop_vars("hitting_time", errors="ignore").data_vars.values()]
+    numbers = list(data.drop_vars("hitting_time", errors="ignore").data_vars.values())
     numbers = [value for value in numbers if value.dtype.kind == "f"]
     assert not any(np.isposinf(value).any() for value in numbers)
     if any(value.isnull().all() for value in numbers):

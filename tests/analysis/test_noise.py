@@ -70,7 +70,7 @@ def test_a_flow_scales_its_volatility() -> None:
 
 def test_divergence_is_marked_with_its_reason() -> None:
     def step(h: Tensor, u: Tensor | None) -> Tensor:
-        return 0.1 * h**3 + (0 if u is None else u)
+        return 0.5 * h + 0.01 * h**3 + (0 if u is None else u)
 
     found = noise_sweep(MapDynamics(step, None, 2, 2), [0.1, 1.0, 9.0], num_steps=50, seed=0)
 

@@ -59,43 +59,43 @@ def test_argmax_is_flat_for_a_homogeneous_network() -> None:
 
 
 def test_a_forced_double_well_resonates() -> None:
-    sigmas = [0.3, 0.7, 0.9, 1.2, 3.0, 6.0]
+    # The force alone moves no particle over; at a middle noise hopping falls into step with it.
+    sigmas = [0.3, 0.5, 0.7, 1.2, 3.0]
 
     found = resonance(
-        forced_double_well(100), sigmas, start=start(32), num_steps=2000, num_bootstrap=50, seed=0
+        forced_double_well(32), sigmas, start=start(32), num_steps=1024, num_bootstrap=50, seed=0
     )
 
     assert found.attrs["control"].startswith("genuine")
-    rate = found.argmax_switch_rate.values
-    assert rate[0] < 1e-3 and rate[-1] > 0.05
-    # Runs are most regular at a middle noise, where hopping meets half the period; both ends are worse.
-    assert 0.3 < float(found.optimum.sel(criterion="residence_cv")) < 6.0
-    assert not bool(found.at_edge.sel(criterion="residence_cv"))
-    cv = found.argmax_residence_cv.values
-    assert np.nanmin(cv) < 0.8 * cv[-1]
+    assert found.argmax_switch_rate[0] < 1e-3 and found.argmax_switch_rate[-1] > 0.2
+    for criterion in ("symbol_coherence", "mutual_information"):
+        best = found.sel(criterion=criterion)
+        low, high = best.optimum_interval.values
+        assert 0.3 < low <= float(best.optimum) <= high < 1.2, criterion
+        assert not bool(best.at_edge)
+    for curve in (found.symbol_coherence.values, found.argmax_symbol_coherence.values):
+        assert curve.max() > 3 * curve[0] and curve.max() > 10 * curve[-1]
 
 
-def test_the_optimum_of_the_task_error_is_where_the_symbols_are_the_process() -> None:
-    # Logits sigma * (0, log 3) drawn once a step: symbols are independent and (1/4, 3/4) at sigma = 1 only.
+def test_symbols_of_a_memoryless_map_follow_their_law() -> None:
     def step(h: Tensor, u: Tensor | None) -> Tensor:
-        return torch.zeros_like(h) if u is None else u.abs() / (u.abs() + 1e-30) * u.abs().clamp(min=1e-12)
+        return torch.zeros_like(h) if u is None else u.abs()
 
     def readout(h: Tensor) -> Tensor:
-        # |u| = sigma |xi|: its logarithm, less that of |xi|, is not seen by the readout; so use a bounded map.
-        return torch.stack([torch.zeros_like(h[..., 0]), h[..., 0]], dim=-1)
+        return torch.cat([torch.zeros_like(h), h], dim=-1)
 
-    exact = resonance(
+    found = resonance(
         MapDynamics(step, readout, 1, 1), [0.5, 1.0], num_steps=400, num_chains=100, num_bootstrap=10, seed=0
     )
 
-    # P(symbol 1) = E sigmoid(sigma |xi|), by quadrature.
+    # P(symbol 1) = E sigmoid(sigma |xi|); the kink of |xi| leaves quadrature an error of 1e-3.
     nodes, weights = np.polynomial.hermite_e.hermegauss(201)
     for sigma in (0.5, 1.0):
         law = (weights / (1 + np.exp(-sigma * np.abs(nodes)))).sum() / weights.sum()
         # 40,000 draws: standard error 0.0024.
-        assert float(exact.frequency.sel(sigma=sigma)[1]) == pytest.approx(law, abs=0.01)
-    np.testing.assert_allclose(exact.mutual_information, 0, atol=1e-3)
-    np.testing.assert_allclose(exact.correlation_time, 1, atol=0.1)
+        assert float(found.frequency.sel(sigma=sigma)[1]) == pytest.approx(law, abs=0.012)
+    np.testing.assert_allclose(found.mutual_information, 0, atol=1e-3)
+    np.testing.assert_allclose(found.correlation_time, 1, atol=0.1)
 
 
 def test_the_error_is_that_of_the_transitions() -> None:
