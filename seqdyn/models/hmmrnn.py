@@ -38,7 +38,7 @@ from seqdyn.errors import NonFiniteError
 from seqdyn.models.base import Model
 from seqdyn.nn.noise_rnn import ACTIVATIONS, NoiseRNN
 from seqdyn.ot.categorical import transport, witness
-from seqdyn.ot.divergence import sinkhorn_divergence
+from seqdyn.ot import sinkhorn_divergence
 from seqdyn.rng import ambient_seed, fork_rng
 
 if TYPE_CHECKING:

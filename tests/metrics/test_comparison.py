@@ -12,7 +12,7 @@ import xarray as xr
 
 from seqdyn.data.convert import to_netcdf
 from seqdyn.datasets import hmm as processes
-from seqdyn.metrics.emulation import emulation, floor_ratio, warn_if_less_variable
+from seqdyn.metrics.comparison import emulation, floor_ratio, warn_if_less_variable
 from seqdyn.metrics.matching import matched_distances
 from seqdyn.ot import sinkhorn
 
