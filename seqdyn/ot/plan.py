@@ -57,7 +57,7 @@ def sums(
     """
     cost, a, b = problem
     ones = torch.ones_like
-    if f.device.type == "cpu":
+    if may_look(f.device):
         row_values, col_values = _values(cost.y, b, row_means), _values(cost.x, a, col_means)
         rows, cols = _plain(problem, f, g, epsilon, row_values, col_values)
         if reliable(_first(rows)) and reliable(_first(cols)):
@@ -82,6 +82,11 @@ def plan_blocks(
         out = place(buffer, rows, cols, like=f)
         torch.add(g[cols], values, alpha=-1 / epsilon, out=out)
         yield Block(rows, cols, out.add_(f[rows, None]).clamp_(min=floor).exp_())
+
+
+def may_look(device: torch.device) -> bool:
+    """Whether a look at numbers does not make the program wait for the device."""
+    return device.type == "cpu"
 
 
 def least_exponent(dtype: torch.dtype) -> float:

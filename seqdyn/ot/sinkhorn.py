@@ -168,7 +168,7 @@ def _sinkhorn(
     converged = error < settings.tolerance
     if settings.mode == "converged" and not converged:
         warnings.warn(
-            f"Sinkhorn stopped after max_iters={settings.max_iters} at a marginal error of {error:.3g}, above "
+            f"Sinkhorn stopped after max_iters={settings.max_iters} at the marginal error {error:.3g}, above "
             f"tolerance={settings.tolerance:g}; raise max_iters, tolerance or epsilon={settings.epsilon:g}.",
             ConvergenceWarning,
             stacklevel=3,

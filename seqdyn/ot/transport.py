@@ -50,7 +50,7 @@ def transport(
     col_means: bool = False,
 ) -> Solution:
     """Solve the problem between x and y, or, without y, between x and itself."""
-    entries = len(x) * len(y) if y is not None else len(x) ** 2 // 2
+    entries = len(x) * len(y) if y is not None else len(x) * (len(x) + 1) // 2
     fit = settings.max_memory / (entries * x.element_size())  # matrices that may be kept
     if settings.mode == "annealed":
         problem = Problem(Cost(x, y, keep=fit >= 1), a, b)
