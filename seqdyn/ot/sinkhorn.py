@@ -159,7 +159,8 @@ def _sinkhorn(
         solutions = _solutions(x, y, a, b, settings, y_self, needed[0], needed[1])
         potentials = Potentials(solutions[0].f, solutions[0].g, solutions[1].f, solutions[2].f)
         x_slope, y_slope = potentials.x - potentials.x_self, potentials.y - potentials.y_self
-        value = a @ x_slope + b @ y_slope
+        # Not as products of vectors, which autocast would take in half precision.
+        value = (a * x_slope).sum() + (b * y_slope).sum()
         gradients = [*_point_gradients(x, y, a, b, *solutions), x_slope, y_slope]
     for one, gradient, wanted in zip(inputs, gradients, needed, strict=True):
         if wanted:

@@ -125,9 +125,9 @@ class Trace(TorchDispatchMode):
 
 def test_the_annealed_loop_never_waits_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "may_look", lambda device: False)
-    x, y = torch.randn(20, 2).requires_grad_(), torch.randn(20, 2)
+    x, y = torch.randn(10, 2).requires_grad_(), torch.randn(10, 2)
     looks = []
-    for epsilon in (1.0, 1e-4):
+    for epsilon in (1.0, 0.02):
         with Trace() as trace:
             sinkhorn_divergence(x, y, epsilon=epsilon, mode="annealed").backward()
         looks.append(trace.looks)

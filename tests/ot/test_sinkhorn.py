@@ -145,6 +145,14 @@ def test_float32_is_float64_to_its_precision(
     torch.testing.assert_close(single.double(), double, rtol=1e-6, atol=0)
 
 
+def test_autocast_changes_nothing() -> None:
+    x, y = torch.randn(50, 3), torch.randn(60, 3)
+    for mode in MODES:
+        value = sinkhorn_divergence(x, y, epsilon=1.0, mode=mode)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(sinkhorn_divergence(x, y, epsilon=1.0, mode=mode), value)
+
+
 def test_a_large_common_offset_costs_no_digits() -> None:
     x, y = torch.randn(50, 3), torch.randn(60, 3)
     value = sinkhorn_divergence(x, y, epsilon=1.0)
