@@ -106,7 +106,7 @@ def autonomous_dynamics(
         num_starts: Number of starts drawn.
         num_steps: Steps T without noise.
         sigma: Noise of the reference run.
-        tail: Steps at the end that stand for the attractor.
+        tail: Steps at the end that stand for the attractor; half of all steps, if those are fewer.
         tolerance: See above.
         reference: States (chain, time, unit) of a driven run, which also give the plane of the scores; by
             default 64 chains of 200 steps.
@@ -149,7 +149,7 @@ def autonomous_dynamics(
     known = runs[finite] if driven is None else driven
     plane = fit_plane(known, min(3, dynamics.state_size))
     spread = float((known.double() - plane.mean).flatten(0, -2).square().sum(1).mean().sqrt())
-    labels, found = _attractors(runs[finite, -min(tail, num_steps) :].double(), tolerance * spread)
+    labels, found = _attractors(runs[finite, -min(tail, num_steps // 2) :].double(), tolerance * spread)
     attractor = np.full(len(starts), -1)
     attractor[finite.cpu().numpy()] = labels
     growth = _growth(dynamics, starts, num_steps, input)

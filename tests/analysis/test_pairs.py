@@ -15,7 +15,7 @@ from seqdyn.dynamics.maps import MapDynamics
 
 
 def ring(angle: float) -> MapDynamics:
-    """Four units: a noisy rotation, and two units of noise; the symbol is 0 or 1 by the half of the circle."""
+    """Four units: a noisy rotation, and two of noise; the symbol is 0 or 1 by the half of the circle."""
     turn = torch.eye(4)
     turn[:2, :2] = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     turn = 0.97 * turn

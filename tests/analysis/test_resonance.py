@@ -112,6 +112,27 @@ def test_the_error_is_that_of_the_transitions() -> None:
     np.testing.assert_allclose(found.transition_error, np.abs(q - 1 / 3).max(), atol=0.03)
 
 
+def test_the_divergence_is_over_that_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A distance of means in the place of the transport: the process has frequencies .495, .01, .495.
+    def distance(x: Tensor, y: Tensor, epsilon: float) -> Tensor:
+        assert 0.27 * 10 * 0.4 < epsilon < 0.27 * 10 * 0.6  # about half of ten steps agree
+        return (x.mean(dim=0) - y.mean(dim=0)).square().sum()
+
+    monkeypatch.setattr("seqdyn.analysis.stochastic.sinkhorn_divergence", distance)
+
+    def step(h: Tensor, u: Tensor | None) -> Tensor:
+        return torch.zeros_like(h)
+
+    law = torch.tensor([0.495, 0.01, 0.495])
+    dynamics = MapDynamics(step, lambda h: law.log().expand(*h.shape[:-1], 3), 1, 1)
+    own = resonance(dynamics, [1.0], hmm=linear_chain(3), num_steps=200, sequence_length=10, seed=0)
+    other = MapDynamics(step, lambda h: torch.cat([h, h, h], dim=-1), 1, 1)
+    far = resonance(other, [1.0], hmm=linear_chain(3), num_steps=200, sequence_length=10, seed=0)
+
+    assert own.divergence_ratio.item() == pytest.approx(1, abs=0.5)
+    assert far.divergence_ratio.item() > 30
+
+
 def test_no_events_give_nan_and_a_reason() -> None:
     dynamics = MapDynamics(lambda h, u: 0 * h, lambda h: torch.cat([h + 90, h], -1), 1, 1)
 

@@ -76,7 +76,8 @@ def test_a_flow_without_noise_has_its_own_field() -> None:
     known = np.isfinite(found.drift.values).all(axis=-1)
     shrink = np.exp(-0.1) - 1
     np.testing.assert_allclose(found.drift.values[known], shrink * found.center.values[known], atol=0.02)
-    np.testing.assert_allclose(found.mean_map_speed, found.autonomous_speed, rtol=1e-5)
+    # Root mean square against mean over a bin.
+    np.testing.assert_allclose(found.mean_map_speed, found.autonomous_speed, atol=0.02)
 
 
 def test_too_few_visits_are_said() -> None:

@@ -132,7 +132,7 @@ def test_losses_are_read_by_epoch() -> None:
 
 @pytest.mark.parametrize(
     ("checkpoints", "message"),
-    [({}, "got nothing"), ([spiral(0.5)], "got list"), ({0: "map"}, r"checkpoints\[0\] must be a MapDynamics"),
+    [({}, "got nothing"), ([spiral(0.5)], "got list"), ({0: "map"}, r"checkpoints\[0\] must be a Map"),
      ({-1: spiral(0.5)}, "an epoch of checkpoints")],
 )  # fmt: skip
 def test_checkpoints_are_checked(checkpoints: object, message: str) -> None:
