@@ -15,7 +15,7 @@ from seqdyn._arguments import check_count
 from seqdyn.analysis.runs import fit_plane, outputs_of, provenance, runs_of, scales
 from seqdyn.dynamics.arguments import Dynamics, as_input, as_states
 from seqdyn.dynamics.maps import MapDynamics
-from seqdyn.dynamics.simulate import simulate
+from seqdyn.dynamics.rollout import simulate
 from seqdyn.rng import ambient_seed, fork_rng
 
 __all__ = ["Growth", "autonomous_dynamics", "growth_rate"]

@@ -13,7 +13,7 @@ from seqdyn._arguments import check_count
 from seqdyn.dynamics.arguments import Dynamics, as_input, as_states, check_dynamics
 from seqdyn.dynamics.flows import FlowDynamics
 from seqdyn.dynamics.maps import MapDynamics
-from seqdyn.dynamics.simulate import advance, check_step_size, simulate
+from seqdyn.dynamics.rollout import advance, check_step_size, simulate
 from seqdyn.errors import NonFiniteError
 
 __all__ = [

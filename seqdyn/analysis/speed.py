@@ -12,7 +12,7 @@ from torch import Tensor
 from seqdyn._arguments import check_count
 from seqdyn.analysis.runs import fit_plane, provenance, runs_of
 from seqdyn.dynamics.arguments import Dynamics
-from seqdyn.dynamics.simulate import simulate
+from seqdyn.dynamics.rollout import simulate
 from seqdyn.rng import ambient_seed, fork_rng
 
 __all__ = ["speed_field"]

@@ -17,7 +17,7 @@ from seqdyn.analysis.spectrum import driven_inputs, eigen_counts
 from seqdyn.analysis.stochastic import FREQUENT
 from seqdyn.analysis.symbols import lagged_pairs, switch_rate
 from seqdyn.dynamics.maps import MapDynamics
-from seqdyn.dynamics.simulate import simulate
+from seqdyn.dynamics.rollout import simulate
 from seqdyn.inference.hmm import HMM
 from seqdyn.rng import ambient_seed, fork_rng
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from seqdyn.dynamics.maps import MapDynamics as MapDynamics
     from seqdyn.dynamics.maps import from_callable as from_callable
     from seqdyn.dynamics.recurrent import from_torch as from_torch
-    from seqdyn.dynamics.simulate import simulate as simulate
+    from seqdyn.dynamics.rollout import simulate as simulate
 
 __getattr__, __dir__, __all__ = attach(
     __name__,
@@ -25,6 +25,6 @@ __getattr__, __dir__, __all__ = attach(
         "MapDynamics": "maps",
         "from_callable": "maps",
         "from_torch": "recurrent",
-        "simulate": "simulate",
+        "simulate": "rollout",
     },
 )

@@ -17,15 +17,7 @@ from torch import Tensor
 
 from seqdyn._arguments import check_count
 
-__all__ = [
-    "Activation",
-    "MapDynamics",
-    "Overwritten",
-    "activation_of",
-    "from_callable",
-    "is_homogeneous",
-    "scheduled",
-]
+__all__ = ["Activation", "MapDynamics", "Overwritten", "activation_of", "example", "from_callable", "is_homogeneous", "scheduled"]
 
 Step = Callable[[Tensor, Tensor | None], Tensor]
 Activation = Callable[[Tensor], Tensor]
@@ -87,7 +79,7 @@ class Overwritten:
     value: Tensor
 
     def __call__(self, drive: Tensor) -> Tensor:
-        return torch.where(self.mask, self.value.to(drive), self.base(drive))
+        return torch.where(self.mask.to(drive.device), self.value.to(drive), self.base(drive))
 
 
 def from_callable(
@@ -127,8 +119,7 @@ def from_callable(
         input=input,
         activation=activation,
     )
-    probe = torch.zeros(2, state_size, dtype=None if input is None else input.dtype)
-    _check_shape(dynamics, probe)
+    _check_shape(dynamics)
     return dynamics
 
 
@@ -147,6 +138,29 @@ def is_homogeneous(dynamics: MapDynamics, like: Tensor) -> bool:
     with torch.no_grad():
         once, twice, back = (dynamics.step(scale * h, None) for scale in (1.0, 2.0, -1.0))
     return bool((twice == 2 * once).all()) and not bool(torch.allclose(back, -once))
+
+
+def example(dynamics: MapDynamics) -> Tensor:
+    """A state of zeros (H,) in the precision and on the device in which a map computes.
+
+    Raises:
+        ValueError: If the map accepts zeros in neither float32 nor float64.
+    """
+    errors = []
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    for device in devices:
+        for dtype in (torch.float32, torch.float64):
+            h = torch.zeros(dynamics.state_size, dtype=dtype, device=device)
+            try:
+                with torch.no_grad():
+                    if dynamics.at(0).step(h[None], None).dtype == dtype:
+                        return h
+            except RuntimeError as error:
+                errors.append(str(error))
+    raise ValueError(
+        f"step accepts a state of {dynamics.state_size} zeros neither in float32 nor in float64: "
+        f"{errors[0] if errors else 'it returns another dtype'}."
+    )
 
 
 def activation_of(dynamics: MapDynamics, like: Tensor) -> tuple[Step, Activation]:
@@ -203,8 +217,8 @@ def scheduled(
 
 def _refuse(h: Tensor, u: Tensor | None) -> Tensor:
     raise ValueError(
-        "these dynamics change with time, by an intervention with start= or stop=: ask for the map at a "
-        "step, dynamics.at(0), or roll them out with seqdyn.dynamics.simulate."
+        "these dynamics change with time, by an intervention with start= or stop=: ask for the map at a step, "
+        "dynamics.at(0), or roll them out with seqdyn.dynamics.simulate."
     )
 
 
@@ -214,7 +228,8 @@ def _with_zeros(function: Callable[..., Any], input_size: int) -> Step:
     return lambda h, u: function(h, h.new_zeros(*h.shape[:-1], input_size) if u is None else u)
 
 
-def _check_shape(dynamics: MapDynamics, probe: Tensor) -> None:
+def _check_shape(dynamics: MapDynamics) -> None:
+    probe = example(dynamics).expand(2, dynamics.state_size)
     with torch.no_grad():
         found = dynamics.step(probe, None)
     if found.shape != probe.shape:

@@ -12,7 +12,7 @@ import xarray as xr
 
 from seqdyn import analysis
 from seqdyn.dynamics.maps import MapDynamics
-from seqdyn.dynamics.simulate import simulate
+from seqdyn.dynamics.rollout import simulate
 from seqdyn.models import HMMRNN
 from seqdyn.rng import fork_rng
 

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from seqdyn import analysis, plot
 from seqdyn.datasets.hmm import linear_chain
 from seqdyn.dynamics.maps import MapDynamics
-from seqdyn.dynamics.simulate import simulate
+from seqdyn.dynamics.rollout import simulate
 from seqdyn.models import HMMRNN
 from seqdyn.rng import fork_rng
 

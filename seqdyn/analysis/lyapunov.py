@@ -1,0 +1,240 @@
+r"""Lyapunov exponents: the growth rates of small deviations along a trajectory, by repeated QR.
+
+.. math::
+    J_t Q_{t-1} = Q_t R_t, \qquad \lambda_i = \lim_{T \to \infty} \frac1T \sum_t \log |(R_t)_{ii}|
+
+The tangent map of a flow is the derivative of its Runge-Kutta step, which is the same scheme applied to the
+variational equation. A driven system has the exponents of the random map with that noise.
+
+Source: Benettin et al. (1980), Meccanica 15, 9-20.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+from torch.func import jvp, vmap
+
+from seqdyn._arguments import check_count
+from seqdyn.analysis.common import EXPONENT, START, TIME, array, attributes
+from seqdyn.dynamics.arguments import Dynamics, as_states
+from seqdyn.dynamics.flows import FlowDynamics
+from seqdyn.dynamics.rollout import Drive, advance, check_step_size
+from seqdyn.errors import ConvergenceWarning, NonFiniteError
+from seqdyn.rng import fork_rng
+
+__all__ = ["kaplan_yorke", "lyapunov_spectrum"]
+
+_CHECKED_SIZE = 16  # up to here the determinant of every step is cheap
+_NUM_BLOCKS = 20
+
+
+@torch.no_grad()
+def lyapunov_spectrum(
+    dynamics: Dynamics,
+    state: Any,
+    *,
+    num_steps: int,
+    num_exponents: int | None = None,
+    step_size: float | None = None,
+    transient: int | None = None,
+    interval: int | None = None,
+    sigma: float = 0.0,
+    noise: Tensor | None = None,
+    input: Any = None,
+    seed: int | None = None,
+) -> xr.Dataset:
+    """Estimate the Lyapunov exponents of a map or a flow.
+
+    Several trajectories at once cost little more than one: prefer many starts to many steps.
+
+    Args:
+        dynamics: Map or flow.
+        state: Starts (N, H), or one (H,).
+        num_steps: Steps of each trajectory that count.
+        num_exponents: How many of the H exponents, largest first; all by default.
+        step_size: Runge-Kutta step of a flow.
+        transient: Steps before those that count, in which the directions settle; a tenth, at least 100.
+        interval: Steps between orthonormalisations, 1 to 5; 1 for maps, 5 for flows by default.
+        sigma: Standard deviation of the noise on the inputs of a map; factor of the volatility of a flow.
+        noise: Standard normal draws to use, (N, transient + num_steps, X).
+        input: Constant input (X,) or (N, X).
+        seed: Seed of first directions and noise.
+
+    Returns:
+        ``exponent (exponent)``, per step of a map, per unit of time of a flow; ``exponent_se``, the standard
+        error from independent stretches; ``running (time, exponent)``; ``finite_time (start, exponent)``. A
+        direction that the map erases (silent rectifiers) has exponent -inf. Attributes: ``kaplan_yorke``
+        dimension, NaN if it needs more exponents; ``sum`` of the finite exponents; and where all exponents
+        of up to 16 units are asked for, ``mean_log_det``, which the sum must equal.
+
+    Raises:
+        ValueError: If an argument does not fit the system.
+        NonFiniteError: If a trajectory leaves the finite numbers.
+    """
+    states = torch.atleast_2d(as_states(dynamics, state, "state"))
+    size = states.shape[1]
+    num_steps = check_count(num_steps, "num_steps")
+    count = size if num_exponents is None else check_count(num_exponents, "num_exponents")
+    if count > size:
+        raise ValueError(f"num_exponents must be at most the {size} units, got {num_exponents}.")
+    transient = max(100, num_steps // 10) if transient is None else check_count(transient, "transient", least=0)
+    flow = isinstance(dynamics, FlowDynamics)
+    interval = (5 if flow else 1) if interval is None else check_count(interval, "interval")
+    if interval > 5:
+        raise ValueError(f"interval must be 1 to 5 steps, got {interval}: longer ones lose the small exponents.")
+    check_step_size(dynamics, step_size)
+    drive = Drive(
+        dynamics, states, sigma=sigma, noise=noise, input=input, num_steps=transient + num_steps
+    )
+    with fork_rng(seed):
+        sums = _follow(dynamics, states, drive, transient, num_steps, count, interval, step_size)
+    unit = 1.0 if step_size is None else step_size
+    return _result(sums, states, unit, seed, interval=interval, transient=transient, sigma=sigma)
+
+
+class _Sums:
+    """Sums of log growth: over all steps, in blocks for the error, and as running mean."""
+
+    def __init__(self, states: Tensor, count: int, num_steps: int) -> None:
+        self.num_steps, self.size = num_steps, states.shape[1]
+        blocks = min(max(1, _NUM_BLOCKS // len(states)), num_steps)
+        self.block = states.new_zeros(blocks, len(states), count, dtype=torch.float64)
+        self.length = states.new_zeros(blocks, dtype=torch.float64)
+        self.running: list[Tensor] = []
+        self.times: list[int] = []
+        self.log_det = 0.0
+        # Rows of zeros are silent units; no more directions than the others survive.
+        self.rank = torch.full((len(states),), self.size, device=states.device)
+        self.unresolved = 0
+
+    def add(self, growth: Tensor, step: int, length: int) -> None:
+        """Add the growth (N, K) over the ``length`` steps that end with number ``step``, from 1."""
+        number = min((step - 1) * len(self.block) // self.num_steps, len(self.block) - 1)
+        self.block[number] += growth
+        self.length[number] += length
+        self.running.append(self.block.sum(dim=0).mean(dim=0) / step)
+        self.times.append(step)
+
+
+def _follow(
+    dynamics: Dynamics,
+    h: Tensor,
+    drive: Drive,
+    transient: int,
+    num_steps: int,
+    count: int,
+    interval: int,
+    step_size: float | None,
+) -> _Sums:
+    sums = _Sums(h, count, num_steps)
+    frame = torch.linalg.qr(torch.randn(*h.shape, count).to(h))[0]
+    check = count == h.shape[1] <= _CHECKED_SIZE
+    identity = torch.eye(h.shape[1]).to(h).expand(len(h), -1, -1)
+    since = 0
+    for step in range(transient + num_steps):
+        u = drive(step)
+
+        def function(x: Tensor, u: Tensor | None = u, step: int = step) -> Tensor:
+            return advance(dynamics, x, u, step, step_size)
+
+        if check and step >= transient:
+            _, matrix = _tangent(function, h, identity)
+            sums.log_det += float(torch.linalg.slogdet(matrix)[1].mean()) / num_steps
+        h, frame = _tangent(function, h, frame)
+        sums.rank = torch.minimum(sums.rank, frame.any(dim=2).sum(dim=1))
+        since += 1
+        if since == interval or step + 1 in (transient, transient + num_steps):
+            frame, growth = _orthonormal(frame, sums)
+            if step >= transient:
+                sums.add(growth, step + 1 - transient, since)
+            since = 0
+            _check_finite(h, step)
+    return sums
+
+
+def _tangent(function: Any, h: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
+    """Next state (N, H), and the frame (N, H, K) carried along by the derivative."""
+    after, moved = vmap(lambda v: jvp(function, (h,), (v,)), in_dims=2, out_dims=(None, 2))(frame)
+    return after, moved
+
+
+def _orthonormal(frame: Tensor, sums: _Sums) -> tuple[Tensor, Tensor]:
+    frame, triangle = torch.linalg.qr(frame)
+    growth = triangle.diagonal(dim1=-2, dim2=-1).abs().double()
+    floor = torch.finfo(frame.dtype).eps * sums.size * growth.amax(dim=1, keepdim=True)
+    alive = torch.arange(growth.shape[1], device=growth.device) < sums.rank[:, None]
+    sums.unresolved += int(((growth <= floor) & alive).sum())
+    return frame, growth.log()
+
+
+def _check_finite(h: Tensor, step: int) -> None:
+    bad = ~torch.isfinite(h).all(dim=1)
+    if bool(bad.any()):
+        raise NonFiniteError(
+            f"the trajectory from start {int(bad.int().argmax())} is not finite after {step + 1} steps; "
+            "start in the basin of an attractor, or take a smaller step_size."
+        )
+
+
+def _result(sums: _Sums, states: Tensor, unit: float, seed: int | None, **settings: Any) -> xr.Dataset:
+    erased = torch.arange(sums.block.shape[2], device=states.device) >= sums.rank[:, None]  # (N, K)
+    finite_time = torch.where(erased, -torch.inf, sums.block.sum(dim=0) / (sums.num_steps * unit))
+    blocks = sums.block / (sums.length[:, None, None] * unit)
+    blocks = array(torch.where(erased, torch.nan, blocks).flatten(0, 1))
+    exponent = array(finite_time.mean(dim=0))
+    order = np.argsort(-exponent, kind="stable")
+    error = blocks.std(axis=0, ddof=1) / math.sqrt(len(blocks)) if len(blocks) > 1 else np.full(len(order), np.nan)
+    exponent = exponent[order]
+    if sums.unresolved:
+        warnings.warn(
+            f"{sums.unresolved} growth factors lie at round-off beside the largest one, so that the smallest "
+            "exponents are not resolved; ask for fewer with num_exponents=, or shorten interval or step_size.",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+    checks = {"mean_log_det": sums.log_det / unit} if len(exponent) == sums.size <= _CHECKED_SIZE else {}
+    return xr.Dataset(
+        {
+            "exponent": (EXPONENT, exponent),
+            "exponent_se": (EXPONENT, error[order]),
+            "running": ((TIME, EXPONENT), array(torch.stack(sums.running))[:, order] / unit),
+            "finite_time": ((START, EXPONENT), array(finite_time)[:, order]),
+        },
+        {TIME: np.array(sums.times) * unit},
+        attrs=attributes(
+            states,
+            seed=seed,
+            num_steps=sums.num_steps,
+            step_size=unit,
+            kaplan_yorke=kaplan_yorke(exponent, sums.size),
+            sum=float(exponent[np.isfinite(exponent)].sum()),
+            num_erased=int(np.isneginf(exponent).sum()),
+            num_unresolved=sums.unresolved,
+            **checks,
+            **settings,
+        ),
+    )
+
+
+def kaplan_yorke(exponents: np.ndarray, size: int) -> float:
+    r"""Kaplan-Yorke dimension :math:`k + \sum_{i \le k} \lambda_i / |\lambda_{k+1}|`.
+
+    Args:
+        exponents: Largest exponents, falling.
+        size: Dimension of the state space.
+
+    Returns:
+        The dimension; NaN if more exponents are needed to know it.
+    """
+    total = np.cumsum(exponents)
+    k = int((total >= 0).sum())
+    if k == len(exponents):
+        return float(size) if k == size else math.nan
+    return k + (float(total[k - 1] / -exponents[k]) if k else 0.0)
