@@ -4,4 +4,15 @@ from __future__ import annotations
 
 from seqdyn._lazy import attach
 
-__getattr__, __dir__, __all__ = attach(__name__, {})
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "group_effect": "groups",
+        "kick_units": "kicks",
+        "noise_sensitivity": "sensitivity",
+        "populations": "populations",
+        "reference_run": "events",
+        "regimes": "regimes",
+        "residence": "residence",
+    },
+)
