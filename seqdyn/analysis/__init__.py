@@ -10,9 +10,9 @@ __getattr__, __dir__, __all__ = attach(
         "group_effect": "groups",
         "kick_units": "kicks",
         "noise_sensitivity": "sensitivity",
-        "populations": "populations",
+        "populations": "connectivity",
         "reference_run": "events",
-        "regimes": "regimes",
-        "residence": "residence",
+        "regimes": "segments",
+        "residence": "stays",
     },
 )

@@ -75,12 +75,16 @@ def check_driven(dynamics: Any, *, symbol: str = "argmax", sigma: float = 1.0) -
     """
     check_dynamics(dynamics)
     if not isinstance(dynamics, MapDynamics):
-        raise ValueError("symbols and their switches need a map, got FlowDynamics; wrap one step of it as a map.")
+        raise ValueError(
+            "symbols and their switches need a map, got FlowDynamics; wrap one step of it as a map."
+        )
     check_unscheduled(dynamics)
     if dynamics.readout is None:
         raise ValueError("these dynamics have no readout; give one: from_torch(module, readout=layer).")
     if dynamics.input_size == 0:
-        raise ValueError("these dynamics take no input, so that no noise can drive them; give input_size > 0.")
+        raise ValueError(
+            "these dynamics take no input, so that no noise can drive them; give input_size > 0."
+        )
     if symbol not in ("argmax", "sampled"):
         raise ValueError(f"symbol must be 'argmax' or 'sampled', got {symbol!r}.")
     if not (math.isfinite(sigma) and sigma > 0):

@@ -81,7 +81,9 @@ def group_effect(
     options: dict[str, Any] = {"sigma": sigma, "symbol": symbol, "burn_in": burn_in}
     length = math.ceil(check_count(num_steps, "num_steps") / check_count(num_chains, "num_chains"))
     with fork_rng(seed), torch.no_grad():
-        probe = reference_run(dynamics, num_steps=20 * num_chains, num_chains=num_chains, start=start, **options)
+        probe = reference_run(
+            dynamics, num_steps=20 * num_chains, num_chains=num_chains, start=start, **options
+        )
         activity = probe.hidden.abs().mean(dim=(0, 1)).double().cpu().numpy()
         others = matched_groups(activity, chosen, num_random, np.random.default_rng(seed % 2**64))
         sets = _masks([np.array([], dtype=int), chosen, *others], dynamics.state_size)

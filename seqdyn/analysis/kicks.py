@@ -36,7 +36,7 @@ from seqdyn.analysis.events import (
     switches_of,
 )
 from seqdyn.analysis.provenance import provenance
-from seqdyn.analysis.residence import Stays, region_of, stays
+from seqdyn.analysis.stays import Stays, region_of, stays
 from seqdyn.analysis.screens import Change, bootstrap_chains, hazards, reduction, screen
 from seqdyn.analysis.signatures import Direction, auc, contrast, directions_of, drives_of, triggered_mean
 from seqdyn.dynamics.maps import MapDynamics
@@ -124,7 +124,9 @@ def kick_units(
         data = _traces(drive, run, directions, min_dwell)
         data = data.merge(_foresight(dynamics, run, drive, directions, num_states, options))
         data = data.merge(
-            _causes(dynamics, run, directions, restart, options, bootstrap_chains(num_chains, num_resamples, seed))
+            _causes(
+                dynamics, run, directions, restart, options, bootstrap_chains(num_chains, num_resamples, seed)
+            )
         )
     data = _ranked(data, num_units, max_units, min_effect)
     attrs = provenance(seed=seed, sigma=sigma, dtype=run.hidden.dtype)
@@ -284,4 +286,6 @@ def _kick_zone(data: xr.Dataset) -> xr.DataArray:
     """States of the kick-zone, in the symbol left, with the kick units near threshold."""
     level = (data.drive / data.sd_z).where(data.is_kick).mean("unit")
     near = abs(level) < _NEAR
-    return ((data.region == "kick-zone") & (data.symbol == data.before) & near).transpose("direction", "sample")
+    return ((data.region == "kick-zone") & (data.symbol == data.before) & near).transpose(
+        "direction", "sample"
+    )

@@ -105,7 +105,7 @@ def switch_rate(moves: np.ndarray) -> np.ndarray:
 
 
 def reduction(changed: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Relative reduction 1 - changed / reference: 1 is none left, negative is more; NaN without a reference."""
+    """Relative reduction 1 - changed / reference: 1 is none left, below 0 is more; NaN without reference."""
     changed, reference = np.broadcast_arrays(changed, reference)
     ratio = np.divide(changed, reference, out=np.full(changed.shape, np.nan), where=reference > 0)
     return 1 - ratio

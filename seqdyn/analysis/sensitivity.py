@@ -23,7 +23,7 @@ from torch import Tensor
 from seqdyn._arguments import check_count
 from seqdyn.analysis.events import Run, check_driven, principal_axes, reference_run, switches_of
 from seqdyn.analysis.provenance import provenance
-from seqdyn.analysis.residence import stays
+from seqdyn.analysis.stays import stays
 from seqdyn.dynamics.maps import MapDynamics
 from seqdyn.rng import ambient_seed, fork_rng
 
@@ -103,8 +103,8 @@ def noise_sensitivity(
         event = _find(dynamics, run, min_dwell, horizon, max_events, num_samples, sigma)
         if event is None:
             reason = (
-                f"none of the {max_events} longest dwells of at least {min_dwell} steps ends in a switch after a "
-                "point of no return"
+                f"none of the {max_events} longest dwells of at least {min_dwell} steps ends in a switch after "
+                "a point of no return"
             )
             return xr.Dataset(attrs=attrs | {"reason": reason})
         paths = torch.stack(
@@ -153,7 +153,9 @@ def _fans(
     sigma: float,
 ) -> Tensor:
     """Trajectories (G, S, horizon + 1, H) from one state; all γ share their fresh noise."""
-    center = run.noise.new_zeros(run.noise.shape[2]) if dynamics.input is None else dynamics.input.to(run.noise)
+    center = (
+        run.noise.new_zeros(run.noise.shape[2]) if dynamics.input is None else dynamics.input.to(run.noise)
+    )
     nominal = run.noise[event.chain, time : time + horizon] - center
     fresh = sigma * torch.randn(num_samples, *nominal.shape, dtype=nominal.dtype, device=nominal.device)
     shares = [(math.sqrt(1 - g * g) if mixing == "spherical" else 1 - g, g) for g in gammas]

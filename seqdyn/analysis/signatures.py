@@ -33,9 +33,7 @@ class Direction(NamedTuple):
 def directions_of(switches: Switches, least: int) -> list[Direction]:
     """Ordered pairs of symbols with at least so many switches, most frequent symbols in order."""
     pairs, counts = np.unique(np.stack([switches.before, switches.after]), axis=1, return_counts=True)
-    return [
-        Direction(int(a), int(b)) for a, b, count in zip(*pairs, counts, strict=True) if count >= least
-    ]
+    return [Direction(int(a), int(b)) for a, b, count in zip(*pairs, counts, strict=True) if count >= least]
 
 
 @torch.no_grad()
@@ -76,7 +74,7 @@ def triggered_mean(
 
 
 def contrast(means: np.ndarray, lags: np.ndarray, spread: np.ndarray, min_dwell: int) -> np.ndarray:
-    """How far the drive (H, L) rises at a switch above both symbols' own levels, in standard deviations, (H,).
+    """How far the drive (H, L) rises at a switch above both symbols' own levels, in sd, (H,).
 
     The highest mean within two steps of the switch, less the higher of the levels deep in the two dwells. A
     unit that belongs to one of the symbols is high in its dwell too, and has none.

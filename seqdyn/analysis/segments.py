@@ -147,4 +147,6 @@ def _dwells(label: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _shares(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=np.broadcast_to(whole > 0, part.shape))
+    return np.divide(
+        part, whole, out=np.full(part.shape, np.nan), where=np.broadcast_to(whole > 0, part.shape)
+    )

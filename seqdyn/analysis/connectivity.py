@@ -1,7 +1,7 @@
 r"""Connectivity around two groups of units: who drives them apart, and whether that integrates noise.
 
-For groups G₁ and G₂ and recurrent weights W, :math:`g_{1j}` is the mean weight from unit j onto G₁. Units that
-excite one group and inhibit the other, with the most negative :math:`g_{1j} g_{2j}`, form the populations P₁
+For groups G₁ and G₂ and recurrent weights W, :math:`g_{1j}` is the mean weight from unit j onto G₁. Units
+that excite one group and inhibit the other, with the most negative :math:`g_{1j} g_{2j}`, form the populations P₁
 (for G₁, against G₂) and P₂. Block means of W say how the four sets act on each other; a permutation of the
 unit labels says which of them chance would give.
 
@@ -62,7 +62,9 @@ def weights_of(dynamics: MapDynamics, like: Tensor) -> Weights:
         u = torch.randn(inputs, generator=generator, dtype=like.dtype, device=like.device)
         expected = recurrent @ h + weights @ u + offset
         if not torch.allclose(drive(h, u), expected, rtol=1e-3, atol=1e-4):
-            raise ValueError("the drive of these dynamics is not linear in state and input: they have no weights.")
+            raise ValueError(
+                "the drive of these dynamics is not linear in state and input: they have no weights."
+            )
     return Weights(recurrent, weights)
 
 
@@ -101,7 +103,8 @@ def populations(
         to unit_out, ordered by the set, with ``order (unit)``; ``mean_activity (neuron_set, chain, time)``
         and ``symbol_trace (chain, time)`` of eight chains; ``integration_auc (symbol)``: how well the noise
         summed since the symbol was entered, projected on the populations' input, foretells that it is left
-        within 5 steps (½ is not at all); NaN for a set without units or a symbol never left.
+        within 5 steps (above ½: pushed towards group 1, below: towards group 2; ½ says nothing); NaN without
+        populations or for a symbol never left.
 
     Raises:
         ValueError: If there are not two separate groups, or the drive is not linear.
@@ -133,7 +136,10 @@ def populations(
         block_p=(block, p_value),
         sorted_W=(("unit_out", "unit"), recurrent[np.ix_(order, order)]),
         order=("unit", order),
-        integration_auc=("symbol", _integration(run, weights.input, np.where(label > 0, contrast, 0.0), dynamics)),
+        integration_auc=(
+            "symbol",
+            _integration(run, weights.input, np.where(label > 0, contrast, 0.0), dynamics),
+        ),
     ).assign_coords(neuron_set=list(SETS), neuron_set_to=list(SETS), neuron_set_from=list(SETS))
     return data.assign_attrs(provenance(seed=seed, sigma=sigma, dtype=run.hidden.dtype))
 
@@ -202,6 +208,8 @@ def _integration(run: Run, weights: Tensor, direction: np.ndarray, dynamics: Map
         summed[chain, enter:leave] = total[chain, enter:leave] - total[chain, enter]
         soon[chain, max(enter, leave - _SOON) : leave] = 1
     num_symbols = dynamics.readout(run.hidden[:1, :1]).shape[-1]
+    if not direction.any():
+        return np.full(num_symbols, np.nan)
     areas = []
     for one in range(num_symbols):
         inside = (symbol == one) & np.isfinite(summed)
@@ -216,6 +224,7 @@ def _checked(groups: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
     joined = np.concatenate(found)
     if joined.min() < 0 or joined.max() >= size or len(np.unique(joined)) < len(joined):
         raise ValueError(
-            f"groups must hold different units from 0 to {size - 1}, in one group each, got {joined.tolist()}."
+            f"groups must hold different units from 0 to {size - 1}, in one group each, got "
+            f"{joined.tolist()}."
         )
     return found[0], found[1]

@@ -223,4 +223,6 @@ def _num_unstable(dynamics: MapDynamics, states: Tensor) -> np.ndarray:
     """Eigenvalues outside the unit circle of the Jacobian at each state, at the map's constant input."""
     jacobian = torch.func.vmap(torch.func.jacrev(lambda h: dynamics.step(h, dynamics.input)))
     parts = [jacobian(part).double() for part in states.split(256)]
-    return np.concatenate([(torch.linalg.eigvals(part).abs() > 1).sum(dim=-1).cpu().numpy() for part in parts])
+    return np.concatenate(
+        [(torch.linalg.eigvals(part).abs() > 1).sum(dim=-1).cpu().numpy() for part in parts]
+    )
