@@ -1,0 +1,177 @@
+"""Whether a group of units causes the transitions, against random groups like it.
+
+Units of a trained network are redundant, and random groups change the rate of transitions too. The claim that
+these units cause the transitions therefore needs that removing them lowers the rate by more than removing
+nearly any group of the same size and the same mean activity does, under the same noise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from seqdyn._arguments import check_count
+from seqdyn.analysis.events import SymbolKind, check_driven, default_start, reference_run
+from seqdyn.analysis.provenance import provenance
+from seqdyn.analysis.screens import Change, bootstrap_chains, hazards, reduction, screen, switch_rate
+from seqdyn.dynamics.maps import MapDynamics
+from seqdyn.rng import ambient_seed, fork_rng
+
+__all__ = ["CAUSE", "NO_GROUP", "group_effect", "matched_groups"]
+
+CAUSE, NO_GROUP = "these units cause the transitions", "no separable kick group"
+_LEAST_RANK = 0.95
+_DRAWS = 20  # random groups drawn for each one kept
+
+
+def group_effect(
+    dynamics: MapDynamics,
+    units: Sequence[int] | np.ndarray,
+    *,
+    num_steps: int = 100_000,
+    num_random: int = 200,
+    seed: int | None = None,
+    sigma: float = 1.0,
+    num_chains: int = 64,
+    burn_in: int = 200,
+    symbol: SymbolKind = "argmax",
+    num_resamples: int = 1000,
+    start: Any = None,
+) -> xr.Dataset:
+    """Compare removing a group of units with removing random groups like it, under common noise.
+
+    Args:
+        dynamics: A map with readout and input.
+        units: Indices of the units of the group. Take care that they were chosen under another seed: noise
+            that was used to choose them flatters them.
+        num_steps: Steps of all chains together, for every group.
+        num_random: Random groups of other units.
+        seed: Seed; ``None`` draws one from the ambient stream.
+        sigma: Standard deviation of the noise on each input.
+        num_chains: Chains of each group.
+        burn_in: Steps before counting, with the units removed.
+        symbol: How symbols come from the outputs, ``"argmax"`` or ``"sampled"``.
+        num_resamples: Bootstrap resamples over chains.
+        start: States to start from; the origin by default.
+
+    Returns:
+        Dataset with the dims ``change, bound, group, group_unit, symbol, symbol_next``. ``change`` is
+        ``silence`` (activity 0) or ``recurrent`` (recurrent drive 0). ``reference_rate`` (switches per step),
+        ``rate``, ``effect`` (relative reduction of the rate), ``rank`` (share of random groups with a smaller
+        effect), ``verdict`` (change); ``effect_ci`` (change, bound); ``random_effect`` (change, group);
+        ``random_unit`` (group, group_unit); ``group_activity`` and ``random_activity`` (group), mean absolute
+        activity without a change; ``direction_effect`` and ``hazard_effect`` (change, symbol, symbol_next),
+        reduction of the switches of each direction per step and per step spent in the symbol left;
+        ``symbol_share`` (change, symbol) with the group removed. The attribute ``verdict`` is that of
+        silencing.
+
+    Raises:
+        ValueError: If the units are none, unknown, repeated or too many, or there is no switch at all.
+    """
+    check_driven(dynamics, symbol=symbol, sigma=sigma)
+    chosen = _checked(units, dynamics.state_size)
+    check_count(num_random, "num_random")
+    seed = ambient_seed(seed)
+    options: dict[str, Any] = {"sigma": sigma, "symbol": symbol, "burn_in": burn_in}
+    length = math.ceil(check_count(num_steps, "num_steps") / check_count(num_chains, "num_chains"))
+    with fork_rng(seed), torch.no_grad():
+        probe = reference_run(
+            dynamics, num_steps=20 * num_chains, num_chains=num_chains, start=start, **options
+        )
+        activity = probe.hidden.abs().mean(dim=(0, 1)).double().cpu().numpy()
+        others = matched_groups(activity, chosen, num_random, np.random.default_rng(seed % 2**64))
+        sets = _masks([np.array([], dtype=int), chosen, *others], dynamics.state_size)
+        hidden = default_start(dynamics, probe.hidden[:, -1], num_chains)
+        moves = []
+        for change in get_args(Change):
+            # Both kinds of change see the same noise.
+            with fork_rng(seed):
+                on = sets.to(hidden.device)
+                moves.append(screen(dynamics, on, hidden, num_steps=length, change=change, **options).moves)
+    resamples = bootstrap_chains(num_chains, num_resamples, seed)
+    data = xr.concat([_effects(found, resamples) for found in moves], dim="change")
+    data = data.assign_coords(change=list(get_args(Change)), bound=["low", "high"])
+    data["random_unit"] = (("group", "group_unit"), np.stack(others))
+    data["random_activity"] = ("group", activity[np.stack(others)].mean(axis=1))
+    data["group_activity"] = activity[chosen].mean()
+    attrs = provenance(seed=seed, sigma=sigma, dtype=hidden.dtype)
+    attrs |= {"units": chosen, "num_steps": length * num_chains, "num_chains": num_chains}
+    return data.assign_attrs(attrs | {"symbol_kind": symbol, "verdict": str(data.verdict.values[0])})
+
+
+def matched_groups(
+    activity: np.ndarray, units: np.ndarray, num_groups: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Random groups of other units, of the same size and of mean activity as close as can be had.
+
+    Of 20 times as many random groups, those with the closest mean activity are kept.
+
+    Args:
+        activity: Mean activity of each unit, (H,).
+        units: The group to match.
+        num_groups: Groups to return.
+        rng: Source of randomness.
+    """
+    others = np.setdiff1d(np.arange(len(activity)), units)
+    order = rng.random((_DRAWS * num_groups, len(others))).argsort(axis=1)[:, : len(units)]
+    drawn = others[order]
+    distance = np.abs(activity[drawn].mean(axis=1) - activity[units].mean())
+    return [np.sort(drawn[at]) for at in np.argsort(distance, kind="stable")[:num_groups]]
+
+
+def _effects(moves: np.ndarray, resamples: np.ndarray) -> xr.Dataset:
+    """Effects of one kind of change, from the moves (S, N, K, K) of nothing, the group and random groups."""
+    pooled = moves.sum(axis=1)
+    rate = switch_rate(pooled)
+    if rate[0] == 0:
+        raise ValueError("the symbol never changes without any intervention; raise num_steps or sigma.")
+    effect = reduction(rate, rate[0])
+    drawn = switch_rate(np.einsum("rn,snab->srab", resamples, moves[:2]))
+    low, high = np.nanquantile(reduction(drawn[1], drawn[0]), [0.025, 0.975])
+    rank = float((effect[2:] < effect[1]).mean())
+    off = 1 - np.eye(moves.shape[-1])
+    return xr.Dataset(
+        {
+            "reference_rate": rate[0],
+            "rate": rate[1],
+            "effect": effect[1],
+            "effect_ci": ("bound", [low, high]),
+            "rank": rank,
+            "random_effect": ("group", effect[2:]),
+            "direction_effect": (("symbol", "symbol_next"), reduction(off * pooled[1], off * pooled[0])),
+            "hazard_effect": (("symbol", "symbol_next"), reduction(hazards(pooled[1]), hazards(pooled[0]))),
+            "symbol_share": ("symbol", pooled[1].sum(axis=1) / pooled[1].sum()),
+            "verdict": CAUSE if rank >= _LEAST_RANK and low > 0 else NO_GROUP,
+        }
+    )
+
+
+def _masks(groups: list[np.ndarray], size: int) -> Tensor:
+    masks = torch.zeros(len(groups), size, dtype=torch.bool)
+    for row, group in zip(masks, groups, strict=True):
+        row[torch.from_numpy(group)] = True
+    return masks
+
+
+def _checked(units: Any, size: int) -> np.ndarray:
+    found = np.asarray(units)
+    if found.ndim != 1 or len(found) == 0 or found.dtype.kind not in "iu":
+        raise ValueError(
+            f"units must be a list of indices, got {units!r}; those of a direction are "
+            "np.flatnonzero(kicks.is_kick.sel(direction='0->2'))."
+        )
+    wrong = [int(unit) for unit in found if not 0 <= unit < size]
+    if wrong or len(np.unique(found)) < len(found):
+        raise ValueError(f"units must be different numbers from 0 to {size - 1}, got {found.tolist()}.")
+    if 2 * len(found) > size:
+        raise ValueError(
+            f"a group of {len(found)} leaves only {size - len(found)} other units, too few for random groups "
+            "of its size; choose at most half of the units."
+        )
+    return np.sort(found)
