@@ -92,11 +92,15 @@ def fixed_points(
             "basin_count": (POINT, array(counts)),
             **_ends(roots, own, assigned),
         },
-        attrs=attributes(states, seed=seed, tolerance=tolerance, merge_tolerance=merge_tolerance, jitter=jitter),
+        attrs=attributes(
+            states, seed=seed, tolerance=tolerance, merge_tolerance=merge_tolerance, jitter=jitter
+        ),
     )
     data.attrs["system"] = "flow" if isinstance(dynamics, FlowDynamics) else "map"
     if constant is not None and constant.ndim > 1:
-        data = data.assign_coords(condition=(POINT, array(which[best])), start_condition=(START, array(which[own])))
+        data = data.assign_coords(
+            condition=(POINT, array(which[best])), start_condition=(START, array(which[own]))
+        )
         data["condition_input"] = ((CONDITION + "_number", INPUT), array(constant))
     if len(best) == 0:
         warnings.warn(_nothing(roots, tolerance), ConvergenceWarning, stacklevel=2)

@@ -36,9 +36,9 @@ from seqdyn.analysis.events import (
     switches_of,
 )
 from seqdyn.analysis.provenance import provenance
-from seqdyn.analysis.stays import Stays, region_of, stays
 from seqdyn.analysis.screens import Change, bootstrap_chains, hazards, reduction, screen
 from seqdyn.analysis.signatures import Direction, auc, contrast, directions_of, drives_of, triggered_mean
+from seqdyn.analysis.stays import Stays, region_of, stays
 from seqdyn.dynamics.maps import MapDynamics
 from seqdyn.rng import ambient_seed, fork_rng
 

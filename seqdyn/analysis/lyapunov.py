@@ -84,15 +84,17 @@ def lyapunov_spectrum(
     count = size if num_exponents is None else check_count(num_exponents, "num_exponents")
     if count > size:
         raise ValueError(f"num_exponents must be at most the {size} units, got {num_exponents}.")
-    transient = max(100, num_steps // 10) if transient is None else check_count(transient, "transient", least=0)
+    transient = (
+        max(100, num_steps // 10) if transient is None else check_count(transient, "transient", least=0)
+    )
     flow = isinstance(dynamics, FlowDynamics)
     interval = (5 if flow else 1) if interval is None else check_count(interval, "interval")
     if interval > 5:
-        raise ValueError(f"interval must be 1 to 5 steps, got {interval}: longer ones lose the small exponents.")
+        raise ValueError(
+            f"interval must be 1 to 5 steps, got {interval}: longer ones lose the small exponents."
+        )
     check_step_size(dynamics, step_size)
-    drive = Drive(
-        dynamics, states, sigma=sigma, noise=noise, input=input, num_steps=transient + num_steps
-    )
+    drive = Drive(dynamics, states, sigma=sigma, noise=noise, input=input, num_steps=transient + num_steps)
     with fork_rng(seed):
         sums = _follow(dynamics, states, drive, transient, num_steps, count, interval, step_size)
     unit = 1.0 if step_size is None else step_size
@@ -190,7 +192,11 @@ def _result(sums: _Sums, states: Tensor, unit: float, seed: int | None, **settin
     blocks = array(torch.where(erased, torch.nan, blocks).flatten(0, 1))
     exponent = array(finite_time.mean(dim=0))
     order = np.argsort(-exponent, kind="stable")
-    error = blocks.std(axis=0, ddof=1) / math.sqrt(len(blocks)) if len(blocks) > 1 else np.full(len(order), np.nan)
+    error = (
+        blocks.std(axis=0, ddof=1) / math.sqrt(len(blocks))
+        if len(blocks) > 1
+        else np.full(len(order), np.nan)
+    )
     exponent = exponent[order]
     if sums.unresolved:
         warnings.warn(

@@ -9,7 +9,6 @@ Time-Series Analysis", appendix A.
 from __future__ import annotations
 
 import math
-
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -298,5 +297,3 @@ def trajectory(
     if seed is not None:
         data.attrs["seed"] = seed
     return data
-
-

@@ -17,7 +17,16 @@ from torch import Tensor
 
 from seqdyn._arguments import check_count
 
-__all__ = ["Activation", "MapDynamics", "Overwritten", "activation_of", "example", "from_callable", "is_homogeneous", "scheduled"]
+__all__ = [
+    "Activation",
+    "MapDynamics",
+    "Overwritten",
+    "activation_of",
+    "example",
+    "from_callable",
+    "is_homogeneous",
+    "scheduled",
+]
 
 Step = Callable[[Tensor, Tensor | None], Tensor]
 Activation = Callable[[Tensor], Tensor]

@@ -131,7 +131,9 @@ class Drive:
             raise ValueError("sigma= acts on the inputs, but these dynamics take none; leave it out.")
         wanted = (len(hidden), num_steps, size)
         if noise is not None and tuple(noise.shape) != wanted:
-            raise ValueError(f"noise must have shape {wanted} (start, time, input), got {tuple(noise.shape)}.")
+            raise ValueError(
+                f"noise must have shape {wanted} (start, time, input), got {tuple(noise.shape)}."
+            )
         self._constant = as_input(dynamics, input, hidden)
         if self._constant is not None:
             self._constant = self._constant.expand(len(hidden), size)

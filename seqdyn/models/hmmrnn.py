@@ -37,8 +37,8 @@ from seqdyn.dynamics import MapDynamics
 from seqdyn.errors import NonFiniteError
 from seqdyn.models.base import Model
 from seqdyn.nn.noise_rnn import ACTIVATIONS, NoiseRNN
-from seqdyn.ot.categorical import transport, witness
 from seqdyn.ot import sinkhorn_divergence
+from seqdyn.ot.categorical import transport, witness
 from seqdyn.rng import ambient_seed, fork_rng
 
 if TYPE_CHECKING:
@@ -311,7 +311,7 @@ class HMMRNN(Model):
     def _simulate(
         self, num_samples: int, num_steps: int, burn_in: int, sigma: float, keep: set[str], progress: bool
     ) -> dict[str, Tensor]:
-        hidden, kept = self._start(num_samples), {name: [] for name in keep}
+        hidden, kept = self._start(num_samples), {name: list[Tensor]() for name in keep}
         bar = tqdm(range(burn_in + num_steps), desc="steps", leave=False, disable=None if progress else True)
         for step in bar:
             noise = hidden.new_empty(num_samples, self.hparams.input_size).normal_(std=sigma)
@@ -380,7 +380,9 @@ def _check(hparams: Any) -> None:
             raise ValueError(f"{name} must be one of {known}, got {hparams[name]!r}.")
     for name in ("temperature", "learning_rate", "gradient_clip", "blur"):
         value = hparams[name]
-        if not (value is None and name == "blur") and not (isinstance(value, Real) and 0 < value < math.inf):
+        if value is None and name == "blur":
+            continue
+        if not isinstance(value, Real) or not 0 < float(value) < math.inf:
             raise ValueError(f"{name} must be a positive number, got {value!r}.")
     if not hparams.weight_penalty >= 0:
         raise ValueError(f"weight_penalty must be at least 0, got {hparams.weight_penalty!r}.")
