@@ -47,7 +47,14 @@ class Config:
 def rows(config: dict[str, Any]) -> list[Config]:
     """Every row of a configuration."""
     return [
-        Config(name, process, seed, model["arguments"], model["fit"], config.get("scores", {}))
+        Config(
+            name,
+            process,
+            seed,
+            model["arguments"],
+            model["fit"],
+            config["scores"] | {"matched_steps": config["matched_steps"].get(process)},
+        )
         for name, model in config["models"].items()
         for process in model["processes"]
         for seed in model.get("seeds", config["seeds"])
@@ -121,6 +128,7 @@ def main() -> None:
         arguments.results = arguments.runs / "results.csv"
         small = {"processes": ["three"], "arguments": FAST, "fit": {"max_epochs": 1}}
         few = {"num_draws": 2, "num_sequences": 32, "num_chains": 20, "num_chain_steps": 200, "burn_in": 20}
+        few["num_matched"] = 20
         config |= {"models": {"preset": small}, "seeds": [0], "scores": few}
     wanted = {"model": arguments.only, "process": arguments.process, "seed": arguments.seed}
     for one in [] if arguments.table else rows(config):
