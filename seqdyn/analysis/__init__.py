@@ -7,6 +7,7 @@ from seqdyn._lazy import attach
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
+        "greedy_group": "groups",
         "group_effect": "groups",
         "kick_units": "kicks",
         "noise_sensitivity": "sensitivity",
