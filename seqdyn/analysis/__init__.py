@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from seqdyn.analysis.connectivity import populations as populations
     from seqdyn.analysis.events import reference_run as reference_run
     from seqdyn.analysis.fixed import fixed_points as fixed_points
+    from seqdyn.analysis.groups import greedy_group as greedy_group
     from seqdyn.analysis.groups import group_effect as group_effect
     from seqdyn.analysis.interventions import clamp as clamp
     from seqdyn.analysis.interventions import perturb as perturb
@@ -54,6 +55,7 @@ __getattr__, __dir__, __all__ = attach(
         "cone_growth": "stability",
         "drive_matrices": "jacobians",
         "fixed_points": "fixed",
+        "greedy_group": "groups",
         "group_effect": "groups",
         "growth_rate": "autonomous",
         "jacobian": "jacobians",

@@ -1,7 +1,7 @@
 r"""Connectivity around two groups of units: who drives them apart, and whether that integrates noise.
 
 For groups G₁ and G₂ and recurrent weights W, :math:`g_{1j}` is the mean weight from unit j onto G₁. Units
-that excite one group and inhibit the other, with the most negative :math:`g_{1j} g_{2j}`, form the populations P₁
+that excite one group and inhibit the other, with the most negative :math:`g_{1j} g_{2j}`, form P₁
 (for G₁, against G₂) and P₂. Block means of W say how the four sets act on each other; a permutation of the
 unit labels says which of them chance would give.
 

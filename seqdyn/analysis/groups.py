@@ -23,7 +23,7 @@ from seqdyn.analysis.screens import Change, bootstrap_chains, hazards, reduction
 from seqdyn.dynamics.maps import MapDynamics
 from seqdyn.rng import ambient_seed, fork_rng
 
-__all__ = ["CAUSE", "NO_GROUP", "group_effect", "matched_groups"]
+__all__ = ["CAUSE", "NO_GROUP", "greedy_group", "group_effect", "matched_groups"]
 
 CAUSE, NO_GROUP = "these units cause the transitions", "no separable kick group"
 _LEAST_RANK = 0.95
@@ -103,6 +103,75 @@ def group_effect(
     attrs = provenance(seed=seed, sigma=sigma, dtype=hidden.dtype)
     attrs |= {"units": chosen, "num_steps": length * num_chains, "num_chains": num_chains}
     return data.assign_attrs(attrs | {"symbol_kind": symbol, "verdict": str(data.verdict.values[0])})
+
+
+def greedy_group(
+    dynamics: MapDynamics,
+    num_units: int,
+    *,
+    num_steps: int = 20_000,
+    seed: int | None = None,
+    change: Change = "silence",
+    sigma: float = 1.0,
+    num_chains: int = 64,
+    burn_in: int = 200,
+    symbol: SymbolKind = "argmax",
+    start: Any = None,
+) -> xr.Dataset:
+    """Add, one by one, the unit whose removal lowers the rate of switches most; and remove each alone.
+
+    This is about the most that a group of that size can do, by whatever mechanism: the usual one is to take
+    one symbol out of reach, which is no proof of kicks. Judge the group by :func:`group_effect` under another
+    seed, and look at its ``hazard_effect``.
+
+    Args:
+        dynamics: A map with readout and input.
+        num_units: Units of the group.
+        num_steps: Steps of all chains together, for every candidate.
+        seed: Seed; ``None`` draws one from the ambient stream.
+        change: ``"silence"``, or ``"recurrent"`` for the recurrent drive set to 0.
+        sigma: Standard deviation of the noise on each input.
+        num_chains: Chains of each candidate.
+        burn_in: Steps before counting, with the units removed.
+        symbol: How symbols come from the outputs.
+        start: States to start from; the origin by default.
+
+    Returns:
+        Dataset with the dims ``order, unit``: ``chosen`` and ``effect`` (order), the units and the relative
+        reduction of the rate with all up to them removed, under the noise that chose them;
+        ``single_effect (unit)``, each alone.
+
+    Raises:
+        ValueError: If the map has no readout or input, or there are fewer units.
+    """
+    check_driven(dynamics, symbol=symbol, sigma=sigma)
+    size = dynamics.state_size
+    if check_count(num_units, "num_units") > size:
+        raise ValueError(f"num_units={num_units} is more than the {size} units there are.")
+    seed = ambient_seed(seed)
+    length = math.ceil(check_count(num_steps, "num_steps") / check_count(num_chains, "num_chains"))
+    options: dict[str, Any] = {"burn_in": burn_in, "sigma": sigma, "change": change, "symbol": symbol}
+    chosen: list[int] = []
+    found = []
+    with fork_rng(seed), torch.no_grad():
+        hidden = default_start(dynamics, start, num_chains)
+        for _ in range(num_units):
+            sets = torch.eye(size + 1, size, dtype=torch.bool)  # the last row is for no unit at all
+            sets[:-1, chosen] = True
+            moves = screen(dynamics, sets.to(hidden.device), hidden, num_steps=length, **options).moves
+            rate = switch_rate(moves.sum(axis=1))
+            effect = reduction(rate[:-1], rate[-1])
+            found.append(effect)
+            chosen.append(int(np.where(np.isin(np.arange(size), chosen), -np.inf, effect).argmax()))
+    data = xr.Dataset(
+        {
+            "chosen": ("order", chosen),
+            "effect": ("order", [effect[unit] for effect, unit in zip(found, chosen, strict=True)]),
+            "single_effect": ("unit", found[0]),
+        },
+        coords={"order": np.arange(1, num_units + 1)},
+    )
+    return data.assign_attrs(provenance(seed=seed, sigma=sigma, dtype=hidden.dtype) | {"change": change})
 
 
 def matched_groups(

@@ -74,7 +74,7 @@ def kick_units(
         num_steps: Steps of all chains together, of the reference run and of each unit's silencing.
         seed: Seed; ``None`` draws one from the ambient stream.
         num_units: Size of the group of each direction; by default at the largest drop of the scores. A given
-            size takes the first units of the ranking, whether or not they pass.
+            size takes the first units of the ranking, also those that do not pass (by cause).
         max_units: Largest group that the drop may give.
         min_effect: Least relative reduction of the switches by silencing a kick unit alone.
         sigma: Standard deviation of the noise on each input.
@@ -267,10 +267,11 @@ def _ranked(data: xr.Dataset, num_units: int | None, max_units: int, min_effect:
     passes = (score > 0) & (data.causal_effect >= min_effect) & (data.causal_ci.sel(bound="low") > 0)
     rank, kick = np.empty(score.shape, dtype=int), np.zeros(score.shape, dtype=bool)
     for at in range(len(score)):
-        # Units of equal score, such as the many with none, follow in the order of their cause.
-        order = np.lexsort((-data.causal_effect.values[at], -score.values[at], ~passes.values[at]))
+        # Units that pass come first, by score; the others follow in the order of their cause.
+        scores = np.where(passes.values[at], score.values[at], 0.0)
+        order = np.lexsort((-data.causal_effect.values[at], -scores))  # NaN last
         rank[at, order] = np.arange(1, len(order) + 1)
-        size = _group_size(score.values[at][order] * passes.values[at][order], max_units)
+        size = _group_size(scores[order], max_units)
         kick[at, order[: num_units or size]] = True
     dims = ("direction", "unit")
     return data.assign(score=score, kick_rank=(dims, rank), is_kick=(dims, kick))

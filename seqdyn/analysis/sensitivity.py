@@ -103,8 +103,8 @@ def noise_sensitivity(
         event = _find(dynamics, run, min_dwell, horizon, max_events, num_samples, sigma)
         if event is None:
             reason = (
-                f"none of the {max_events} longest dwells of at least {min_dwell} steps ends in a switch after "
-                "a point of no return"
+                f"none of the {max_events} longest dwells of {min_dwell} steps or more ends in a switch "
+                "after a point of no return"
             )
             return xr.Dataset(attrs=attrs | {"reason": reason})
         paths = torch.stack(

@@ -40,7 +40,8 @@ def populations(data: xr.Dataset, *, chain: int = 0, max_steps: int = 150) -> np
     for (row, column), value in np.ndenumerate(means):
         p_value = data.block_p.values[row, column]
         text = "none" if np.isnan(value) else f"{value:.2f}\np {p_value:.2g}"
-        axes[0].text(column, row, text, ha="center", va="center", fontsize="x-small")
+        shade = "white" if abs(value) > 0.7 * limit else "black"
+        axes[0].text(column, row, text, ha="center", va="center", fontsize="x-small", color=shade)
     axes[0].set(
         xticks=range(4), yticks=range(4), xticklabels=names, yticklabels=names, xlabel="from", ylabel="to"
     )

@@ -40,7 +40,7 @@ def kick_units(data: xr.Dataset, *, max_units: int = 6) -> np.ndarray:
         ax.axvline(0, color=COLORS["history"], linewidth=0.8, linestyle=":")
         ax.set_title(f"symbol {one.direction.item()}, {int(one.num_events)} switches", fontsize="medium")
         ax.set_xlabel("steps from the switch")
-        ax.legend(frameon=False, fontsize="x-small", loc="best")
+        ax.legend(frameon=False, fontsize="x-small", loc="center left", bbox_to_anchor=(1.0, 0.5))
     axes[0].set_ylabel("mean drive [sd]")
     if not bool(data.is_kick.any()):
         note(figure, "no unit passes as a kick unit")
@@ -126,6 +126,7 @@ def group_effect(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
             ha="center",
             fontsize="small",
             color=COLORS["truth"],
+            bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8},
         )
     ax.axvline(0, color=COLORS["history"], linewidth=0.8)
     ax.set_yticks(

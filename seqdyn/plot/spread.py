@@ -58,7 +58,8 @@ def noise_sensitivity(data: xr.Dataset, *, max_paths: int = 40) -> np.ndarray:
                 values = data[name].sel(region=region, gamma=gamma)
                 ax.plot(data.time, values, style, color=_COLORS[region], label=f"{region}, γ = {gamma:g}")
         ax.set(xlabel="steps", ylabel=label)
-    curves[0].legend(frameon=False, fontsize="x-small")
+    handles, names = curves[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
     return np.array(axes, dtype=object)
 
 
