@@ -100,9 +100,9 @@ def scale(
 ) -> MapDynamics:
     r"""Multiply what units receive from the network and from the inputs.
 
-    The units take the value that ``step(recurrent * h, inputs * u)`` has there. With an additive drive that is
-    :math:`\phi(c_{rec} W h + c_{in} U x + b)`; biases and currents are not scaled. In a gated cell it means
-    that the units see a scaled network and scaled inputs, their own memory included.
+    The units take the value that ``step(recurrent * h, inputs * u)`` has there. With an additive drive that
+    is :math:`\phi(c_{rec} W h + c_{in} U x + b)`; biases and currents are not scaled. In a gated cell
+    it means that the units see a scaled network and scaled inputs, their own memory included.
 
     Args:
         dynamics: A map.
@@ -217,7 +217,9 @@ def _spread(dynamics: MapDynamics, units: Units, value: Values, name: str) -> Te
     indices = _indices(dynamics, units)
     given = torch.as_tensor(value, dtype=torch.float64)
     if given.ndim > 1 or (given.ndim == 1 and len(given) != len(indices)) or not bool(given.isfinite().all()):
-        raise ValueError(f"{name} must be one finite number, or one for each of {len(indices)} units, got {value!r}.")
+        raise ValueError(
+            f"{name} must be one finite number, or one for each of {len(indices)} units, got {value!r}."
+        )
     spread = torch.zeros(dynamics.state_size, dtype=torch.float64)
     spread[indices] = given
     return spread
@@ -225,5 +227,3 @@ def _spread(dynamics: MapDynamics, units: Units, value: Values, name: str) -> Te
 
 def _where(mask: Tensor, changed: Tensor, otherwise: Tensor) -> Tensor:
     return torch.where(mask.to(otherwise.device), changed, otherwise)
-
-

@@ -84,15 +84,17 @@ def lyapunov_spectrum(
     count = size if num_exponents is None else check_count(num_exponents, "num_exponents")
     if count > size:
         raise ValueError(f"num_exponents must be at most the {size} units, got {num_exponents}.")
-    transient = max(100, num_steps // 10) if transient is None else check_count(transient, "transient", least=0)
+    transient = (
+        max(100, num_steps // 10) if transient is None else check_count(transient, "transient", least=0)
+    )
     flow = isinstance(dynamics, FlowDynamics)
     interval = (5 if flow else 1) if interval is None else check_count(interval, "interval")
     if interval > 5:
-        raise ValueError(f"interval must be 1 to 5 steps, got {interval}: longer ones lose the small exponents.")
+        raise ValueError(
+            f"interval must be 1 to 5 steps, got {interval}: longer ones lose the small exponents."
+        )
     check_step_size(dynamics, step_size)
-    drive = Drive(
-        dynamics, states, sigma=sigma, noise=noise, input=input, num_steps=transient + num_steps
-    )
+    drive = Drive(dynamics, states, sigma=sigma, noise=noise, input=input, num_steps=transient + num_steps)
     with fork_rng(seed):
         sums = _follow(dynamics, states, drive, transient, num_steps, count, interval, step_size)
     unit = 1.0 if step_size is None else step_size
@@ -161,8 +163,9 @@ def _follow(
 
 def _tangent(function: Any, h: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
     """Next state (N, H), and the frame (N, H, K) carried along by the derivative."""
-    after, moved = vmap(lambda v: jvp(function, (h,), (v,)), in_dims=2, out_dims=(None, 2))(frame)
-    return after, moved
+    # The next state comes out once for each direction, all the same.
+    pair: Any = vmap(lambda v: jvp(function, (h,), (v,)), in_dims=2)(frame)
+    return pair[0][0], pair[1].permute(1, 2, 0)
 
 
 def _orthonormal(frame: Tensor, sums: _Sums) -> tuple[Tensor, Tensor]:
@@ -187,15 +190,17 @@ def _result(sums: _Sums, states: Tensor, unit: float, seed: int | None, **settin
     erased = torch.arange(sums.block.shape[2], device=states.device) >= sums.rank[:, None]  # (N, K)
     finite_time = torch.where(erased, -torch.inf, sums.block.sum(dim=0) / (sums.num_steps * unit))
     blocks = sums.block / (sums.length[:, None, None] * unit)
-    blocks = array(torch.where(erased, torch.nan, blocks).flatten(0, 1))
+    stretches = array(torch.where(erased, torch.nan, blocks).flatten(0, 1))
     exponent = array(finite_time.mean(dim=0))
     order = np.argsort(-exponent, kind="stable")
-    error = blocks.std(axis=0, ddof=1) / math.sqrt(len(blocks)) if len(blocks) > 1 else np.full(len(order), np.nan)
+    error = np.full(len(order), np.nan)
+    if len(stretches) > 1:
+        error = stretches.std(axis=0, ddof=1) / math.sqrt(len(stretches))
     exponent = exponent[order]
     if sums.unresolved:
         warnings.warn(
             f"{sums.unresolved} growth factors lie at round-off beside the largest one, so that the smallest "
-            "exponents are not resolved; ask for fewer with num_exponents=, or shorten interval or step_size.",
+            "exponents are not resolved; ask for fewer with num_exponents=, or shorten the interval.",
             ConvergenceWarning,
             stacklevel=3,
         )

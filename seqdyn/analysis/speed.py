@@ -51,7 +51,9 @@ def speed_field(
     check_unscheduled(dynamics)
     states = as_states(dynamics, hidden, "hidden")
     if states.ndim != 3 or states.shape[1] < 2:
-        raise ValueError(f"hidden must be (start, time, unit) of two steps or more, got {tuple(states.shape)}.")
+        raise ValueError(
+            f"hidden must be (start, time, unit) of two steps or more, got {tuple(states.shape)}."
+        )
     check_count(num_bins, "num_bins", least=2)
     check_count(min_count, "min_count")
     components = pca(states, 2) if components is None else components
@@ -91,7 +93,8 @@ def _bins(scores: np.ndarray, edges: list[np.ndarray]) -> np.ndarray:
     """Number of the cell of each state (N,)."""
     num = len(edges[0]) - 1
     first, second = (
-        np.clip(np.searchsorted(edge, scores[:, i], side="right") - 1, 0, num - 1) for i, edge in enumerate(edges)
+        np.clip(np.searchsorted(edge, scores[:, i], side="right") - 1, 0, num - 1)
+        for i, edge in enumerate(edges)
     )
     return first * num + second
 

@@ -86,7 +86,11 @@ def cone_growth(
     return xr.Dataset(
         {"growth_rate": (START, rate), "hitting_time": (START, hit)},
         attrs=attributes(
-            like, seed=seed, num_steps=num_steps, max_growth_rate=rate.max(), stable_origin=int(rate.max() < 0)
+            like,
+            seed=seed,
+            num_steps=num_steps,
+            max_growth_rate=rate.max(),
+            stable_origin=int(rate.max() < 0),
         ),
     )
 
@@ -119,7 +123,9 @@ def growth_at(
     step: Callable[[Tensor], Tensor], point: Tensor, *, num_directions: int = 128, num_steps: int = 400
 ) -> float:
     """Largest growth rate per step of small deviations from a kinked fixed point (H,), over ± directions."""
-    size = 1e-6 * (1 + float(point.norm())) if point.dtype == torch.float64 else 1e-3 * (1 + float(point.norm()))
+    size = (
+        1e-6 * (1 + float(point.norm())) if point.dtype == torch.float64 else 1e-3 * (1 + float(point.norm()))
+    )
     size = 1.0 if not bool(point.any()) else size
     directions = torch.randn(num_directions, len(point)).to(point)
     rate, _ = _growth(

@@ -108,7 +108,9 @@ def _check_dtype(dynamics: Dynamics, states: Tensor, name: str) -> None:
     try:
         with torch.no_grad():
             after = (
-                dynamics.step(probe, None) if isinstance(dynamics, MapDynamics) else dynamics.drift(probe, 0.0)
+                dynamics.step(probe, None)
+                if isinstance(dynamics, MapDynamics)
+                else dynamics.drift(probe, 0.0)
             )
         same = after.dtype == states.dtype
     except RuntimeError as error:

@@ -17,7 +17,16 @@ from torch import Tensor
 
 from seqdyn._arguments import check_count
 
-__all__ = ["Activation", "MapDynamics", "Overwritten", "activation_of", "example", "from_callable", "is_homogeneous", "scheduled"]
+__all__ = [
+    "Activation",
+    "MapDynamics",
+    "Overwritten",
+    "activation_of",
+    "example",
+    "from_callable",
+    "is_homogeneous",
+    "scheduled",
+]
 
 Step = Callable[[Tensor, Tensor | None], Tensor]
 Activation = Callable[[Tensor], Tensor]
@@ -217,7 +226,7 @@ def scheduled(
 
 def _refuse(h: Tensor, u: Tensor | None) -> Tensor:
     raise ValueError(
-        "these dynamics change with time, by an intervention with start= or stop=: ask for the map at a step, "
+        "these dynamics change with time, by an intervention with start= or stop=: ask for one map, "
         "dynamics.at(0), or roll them out with seqdyn.dynamics.simulate."
     )
 
