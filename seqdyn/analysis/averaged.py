@@ -10,7 +10,8 @@ for the rectifier, with the normal distribution function Φ and density φ; othe
 by Gauss-Hermite quadrature. The average is smooth, so that fixed points and exponents are those of a smooth
 map. (The published second-order estimate rests on the second derivative of the rectifier, which is zero.)
 
-Source: the quantity, Torre et al. (2025), arXiv 2510.25674; the closed form is the mean of a rectified normal.
+Source: the quantity, Torre et al. (2025), arXiv 2510.25674; the closed form, the mean of a rectified
+normal variable.
 """
 
 from __future__ import annotations

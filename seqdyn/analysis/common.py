@@ -11,7 +11,8 @@ from torch import Tensor
 from seqdyn import __version__
 
 __all__ = [
-    "EXPONENT", "INPUT", "MODE", "PC", "POINT", "START", "TIME", "UNIT", "array", "attributes", "eigenvalues_of",
+    "EXPONENT", "INPUT", "MODE", "PC", "POINT", "START", "TIME", "UNIT", "array", "attributes",
+    "eigenvalues_of",
 ]  # fmt: skip
 
 POINT, UNIT, MODE, START, TIME, INPUT = "point", "unit", "mode", "start", "time", "input"

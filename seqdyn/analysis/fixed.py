@@ -22,6 +22,7 @@ from seqdyn.analysis.newton import Roots, find_roots
 from seqdyn.analysis.stability import growth_at, kinked, label
 from seqdyn.dynamics.arguments import Dynamics, as_input, as_states, check_unscheduled
 from seqdyn.dynamics.flows import FlowDynamics
+from seqdyn.dynamics.maps import MapDynamics
 from seqdyn.errors import ConvergenceWarning
 from seqdyn.rng import fork_rng
 
@@ -170,7 +171,11 @@ def _describe(dynamics: Dynamics, points: Tensor, inputs: Tensor | None) -> dict
     flow = isinstance(dynamics, FlowDynamics)
     after = field(dynamics)(points, inputs)
     values, vectors = (array(part) for part in eigenvalues_of(batch_jacobian(dynamics, points, inputs)))
-    kink = np.zeros(len(points), dtype=bool) if flow else array(kinked(dynamics, points, inputs))
+    kink = (
+        array(kinked(dynamics, points, inputs))
+        if isinstance(dynamics, MapDynamics)
+        else np.zeros(len(points), dtype=bool)
+    )
     band = 1e-6 if points.dtype == torch.float64 else 1e-4
     names, unstable, growth = [], [], np.full(len(points), np.nan)
     for i, at_kink in enumerate(kink):

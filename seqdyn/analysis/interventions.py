@@ -100,9 +100,9 @@ def scale(
 ) -> MapDynamics:
     r"""Multiply what units receive from the network and from the inputs.
 
-    The units take the value that ``step(recurrent * h, inputs * u)`` has there. With an additive drive that is
-    :math:`\phi(c_{rec} W h + c_{in} U x + b)`; biases and currents are not scaled. In a gated cell it means
-    that the units see a scaled network and scaled inputs, their own memory included.
+    The units take the value that ``step(recurrent * h, inputs * u)`` has there. With an additive drive that
+    is :math:`\phi(c_{rec} W h + c_{in} U x + b)`; biases and currents are not scaled. In a gated cell
+    it means that the units see a scaled network and scaled inputs, their own memory included.
 
     Args:
         dynamics: A map.

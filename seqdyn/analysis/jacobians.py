@@ -2,7 +2,8 @@ r"""Jacobians of a system, and the spectra along a trajectory.
 
 The Möbius map :math:`m = (\lambda - 1) / (\lambda + 1)` sends the unit disc to the left half-plane, so that
 :math:`\mathrm{Re}\, m > 0` where :math:`|\lambda| > 1`. A pair of eigenvalues is *critical* where
-:math:`|\mathrm{Re}\, m| < 0.1` and :math:`\mathrm{Im}\, m > 0.05`: it rotates, nearly without growth or decay.
+:math:`|\mathrm{Re}\, m| < 0.1` and :math:`\mathrm{Im}\, m > 0.05`: it rotates, hardly growing or
+decaying.
 
 Source: Torre et al. (2025), arXiv 2510.25674.
 """

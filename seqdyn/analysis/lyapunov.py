@@ -19,12 +19,13 @@ import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
-from torch.func import jvp, vmap
+from torch.func import jacrev, vmap
 
 from seqdyn._arguments import check_count
 from seqdyn.analysis.common import EXPONENT, START, TIME, array, attributes
 from seqdyn.dynamics.arguments import Dynamics, as_states
 from seqdyn.dynamics.flows import FlowDynamics
+from seqdyn.dynamics.maps import MapDynamics
 from seqdyn.dynamics.rollout import Drive, advance, check_step_size
 from seqdyn.errors import ConvergenceWarning, NonFiniteError
 from seqdyn.rng import fork_rng
@@ -33,6 +34,7 @@ __all__ = ["kaplan_yorke", "lyapunov_spectrum"]
 
 _CHECKED_SIZE = 16  # up to here the determinant of every step is cheap
 _NUM_BLOCKS = 20
+_MAX_ENTRIES = 2**21  # of the Jacobians in memory at once
 
 
 @torch.no_grad()
@@ -135,36 +137,65 @@ def _follow(
     interval: int,
     step_size: float | None,
 ) -> _Sums:
+    """Run the trajectories stretch by stretch: the states of one first, then all its Jacobians at once."""
     sums = _Sums(h, count, num_steps)
     frame = torch.linalg.qr(torch.randn(*h.shape, count).to(h))[0]
-    check = count == h.shape[1] <= _CHECKED_SIZE
-    identity = torch.eye(h.shape[1]).to(h).expand(len(h), -1, -1)
+    total, stretch = transient + num_steps, max(1, _MAX_ENTRIES // (h.numel() * h.shape[1]))
     since = 0
-    for step in range(transient + num_steps):
-        u = drive(step)
-
-        def function(x: Tensor, u: Tensor | None = u, step: int = step) -> Tensor:
-            return advance(dynamics, x, u, step, step_size)
-
-        if check and step >= transient:
-            _, matrix = _tangent(function, h, identity)
-            sums.log_det += float(torch.linalg.slogdet(matrix)[1].mean()) / num_steps
-        h, frame = _tangent(function, h, frame)
-        sums.rank = torch.minimum(sums.rank, frame.any(dim=2).sum(dim=1))
-        since += 1
-        if since == interval or step + 1 in (transient, transient + num_steps):
-            frame, growth = _orthonormal(frame, sums)
-            if step >= transient:
-                sums.add(growth, step + 1 - transient, since)
-            since = 0
-            _check_finite(h, step)
+    for begin in range(0, total, stretch):
+        steps = range(begin, min(begin + stretch, total))
+        h, matrices = _stretch(dynamics, h, drive, steps, step_size)
+        _check_finite(h, steps[-1])
+        sums.rank = torch.minimum(sums.rank, matrices.any(dim=-1).sum(dim=-1).amin(dim=0))
+        if count == h.shape[1] <= _CHECKED_SIZE:
+            counted = matrices[max(transient - begin, 0) :]
+            sums.log_det += float(torch.linalg.slogdet(counted)[1].sum()) / (num_steps * len(h))
+        for step, matrix in zip(steps, matrices, strict=True):
+            frame, since = matrix @ frame, since + 1
+            if since == interval or step + 1 in (transient, total):
+                frame, growth = _orthonormal(frame, sums)
+                if step >= transient:
+                    sums.add(growth, step + 1 - transient, since)
+                since = 0
     return sums
 
 
-def _tangent(function: Any, h: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
-    """Next state (N, H), and the frame (N, H, K) carried along by the derivative."""
-    after, moved = vmap(lambda v: jvp(function, (h,), (v,)), in_dims=2, out_dims=(None, 2))(frame)
-    return after, moved
+def _stretch(
+    dynamics: Dynamics, h: Tensor, drive: Drive, steps: range, step_size: float | None
+) -> tuple[Tensor, Tensor]:
+    """The states (N, H) after some steps, and the Jacobian (T, N, H, H) of each step."""
+    before, inputs, same = [], [], True
+    for step in steps:
+        u = drive(step)
+        before.append(h)
+        inputs.append(u)
+        same = same and _as_at_first(dynamics, h, step, step_size)
+        h = advance(dynamics, h, u, step, step_size)
+    if same:
+        u = None if inputs[0] is None else torch.cat([u for u in inputs if u is not None])
+        rows = _step_jacobian(dynamics, torch.cat(before), u, 0, step_size)
+        return h, rows.unflatten(0, (len(steps), -1))
+    matrices = [
+        _step_jacobian(dynamics, state, u, step, step_size)
+        for step, state, u in zip(steps, before, inputs, strict=True)
+    ]
+    return h, torch.stack(matrices)
+
+
+def _as_at_first(dynamics: Dynamics, h: Tensor, step: int, step_size: float | None) -> bool:
+    """Whether a step is the same function of the state as step 0."""
+    if isinstance(dynamics, MapDynamics):
+        return dynamics.schedule is None
+    assert step_size is not None
+    return torch.equal(dynamics.drift(h, step * step_size), dynamics.drift(h, 0.0))
+
+
+def _step_jacobian(
+    dynamics: Dynamics, h: Tensor, u: Tensor | None, step: int, step_size: float | None
+) -> Tensor:
+    if u is None:
+        return vmap(jacrev(lambda x: advance(dynamics, x[None], None, step, step_size)[0]))(h)
+    return vmap(jacrev(lambda x, u: advance(dynamics, x[None], u[None], step, step_size)[0]))(h, u)
 
 
 def _orthonormal(frame: Tensor, sums: _Sums) -> tuple[Tensor, Tensor]:
@@ -189,19 +220,17 @@ def _result(sums: _Sums, states: Tensor, unit: float, seed: int | None, **settin
     erased = torch.arange(sums.block.shape[2], device=states.device) >= sums.rank[:, None]  # (N, K)
     finite_time = torch.where(erased, -torch.inf, sums.block.sum(dim=0) / (sums.num_steps * unit))
     blocks = sums.block / (sums.length[:, None, None] * unit)
-    blocks = array(torch.where(erased, torch.nan, blocks).flatten(0, 1))
+    stretches = array(torch.where(erased, torch.nan, blocks).flatten(0, 1))
     exponent = array(finite_time.mean(dim=0))
     order = np.argsort(-exponent, kind="stable")
-    error = (
-        blocks.std(axis=0, ddof=1) / math.sqrt(len(blocks))
-        if len(blocks) > 1
-        else np.full(len(order), np.nan)
-    )
+    error = np.full(len(order), np.nan)
+    if len(stretches) > 1:
+        error = stretches.std(axis=0, ddof=1) / math.sqrt(len(stretches))
     exponent = exponent[order]
     if sums.unresolved:
         warnings.warn(
             f"{sums.unresolved} growth factors lie at round-off beside the largest one, so that the smallest "
-            "exponents are not resolved; ask for fewer with num_exponents=, or shorten interval or step_size.",
+            "exponents are not resolved; ask for fewer with num_exponents=, or shorten the interval.",
             ConvergenceWarning,
             stacklevel=3,
         )

@@ -132,7 +132,7 @@ class _Ends:
         self.num_iters[here] = iteration
 
     def polished(self, residual: Residual, jacobian: Residual, tolerance: float) -> Roots:
-        """Newton steps from the roots: exact for a piecewise linear function, whose pieces it knows by then."""
+        """Take Newton steps from the roots: exact for a piecewise linear function, its piece being known."""
         active = (self.error < tolerance).nonzero().squeeze(1)
         for _ in range(5):
             if len(active) == 0:

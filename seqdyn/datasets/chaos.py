@@ -57,7 +57,10 @@ class System:
 
 
 def lorenz(sigma: float = 10.0, rho: float = 28.0, beta: float = 8 / 3) -> System:
-    r"""Lorenz's convection: :math:`\dot x = \sigma (y - x),\ \dot y = x (\rho - z) - y,\ \dot z = x y - \beta z`.
+    r"""Lorenz's convection.
+
+    .. math::
+        \dot x = \sigma (y - x), \quad \dot y = x (\rho - z) - y, \quad \dot z = x y - \beta z
 
     Source: Lorenz (1963), J. Atmos. Sci. 20, 130-141.
     """
@@ -175,7 +178,7 @@ def duffing(damping: float = 0.25, amplitude: float = 0.4, frequency: float = 1.
     parameters = {"damping": damping, "amplitude": amplitude, "frequency": frequency}
     return System(
         "Duffing", FlowDynamics(drift, 0.0, 3), ("x", "v", "phase"), parameters, (0.2, 0.0, 0.0), 0.02,
-        (0.1571, 0.0, -0.4071) if known else (), np.empty((0, 3)), "Sprott (2003), forced two-well oscillator",
+        (0.1571, 0.0, -0.4071) if known else (), np.empty((0, 3)), "Sprott (2003), two-well oscillator",
     )  # fmt: skip
 
 
@@ -292,7 +295,7 @@ def trajectory(
         row = int((~np.isfinite(values).all(axis=(1, 2))).argmax())
         raise ValueError(f"series {row} of {system.name} diverges; give a smaller spread or step_size.")
     unit = 1.0 if step_size is None else step_size
-    data = from_numpy(values, times=np.arange(num_steps) * every * unit, features=list(system.features))
+    data = from_numpy(values, time=np.arange(num_steps) * every * unit, features=list(system.features))
     data.attrs = {"system": system.name, "source": system.source, **system.parameters}
     if seed is not None:
         data.attrs["seed"] = seed

@@ -226,7 +226,7 @@ def scheduled(
 
 def _refuse(h: Tensor, u: Tensor | None) -> Tensor:
     raise ValueError(
-        "these dynamics change with time, by an intervention with start= or stop=: ask for the map at a step, "
+        "these dynamics change with time, by an intervention with start= or stop=: ask for one map, "
         "dynamics.at(0), or roll them out with seqdyn.dynamics.simulate."
     )
 

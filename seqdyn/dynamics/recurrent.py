@@ -41,8 +41,8 @@ def from_torch(
     """
     if not isinstance(module, nn.RNNBase | nn.RNNCellBase):
         raise ValueError(
-            f"module must be nn.RNN, nn.GRU, nn.LSTM or one of their cells, got {type(module).__name__}; give "
-            "the recurrent layer itself (model.rnn), or wrap a function: seqdyn.dynamics.from_callable."
+            f"module must be nn.RNN, nn.GRU, nn.LSTM or one of their cells, got {type(module).__name__}; "
+            "give the recurrent layer itself (model.rnn), or wrap a function: seqdyn.dynamics.from_callable."
         )
     layers = _layers(module)
     sizes = [layer.state_size for layer in layers]

@@ -123,8 +123,11 @@ class Drive:
     ) -> None:
         if not (math.isfinite(sigma) and sigma >= 0):
             raise ValueError(f"sigma must be a standard deviation, a finite number from 0, got {sigma!r}.")
-        flow = isinstance(dynamics, FlowDynamics)
-        size = dynamics.state_size if flow else dynamics.input_size
+        self._scale: float | Tensor = sigma
+        if isinstance(dynamics, FlowDynamics):
+            size, self._scale = dynamics.state_size, sigma * dynamics.volatility
+        else:
+            size = dynamics.input_size
         if noise is not None and sigma == 0:
             raise ValueError("noise= is multiplied by sigma, which is 0; give sigma=1.0 too.")
         if sigma > 0 and size == 0:
@@ -137,7 +140,6 @@ class Drive:
         self._constant = as_input(dynamics, input, hidden)
         if self._constant is not None:
             self._constant = self._constant.expand(len(hidden), size)
-        self._scale = sigma * dynamics.volatility if flow else sigma
         self._noise = None if noise is None else noise.to(hidden)
         self._fresh = hidden.new_empty(len(hidden), size) if sigma > 0 else None
 
