@@ -214,11 +214,10 @@ class HMMRNN(Model):
         """
         target = self._one_hot(batch[SYMBOL])
         loss = self._unbiased_loss(target) if self._unbiased else self._published_loss(target)
-        parts = {"divergence": loss.detach()}
-        if self.hparams.weight_penalty:
-            penalty = torch.stack([weight.norm() for weight in self.parameters()]).sum()
-            loss = loss + self.hparams.weight_penalty * penalty
-        return {"loss": loss} | parts
+        if not self.hparams.weight_penalty:
+            return {"loss": loss}
+        penalty = self.hparams.weight_penalty * torch.stack([w.norm() for w in self.parameters()]).sum()
+        return {"loss": loss + penalty, "divergence": loss.detach(), "penalty": penalty.detach()}
 
     def _unbiased_loss(self, target: Tensor) -> Tensor:
         size, num_steps, _ = target.shape

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from matplotlib.colors import to_rgba
 
 from seqdyn.plot.orbits import SYMBOL_COLORS
@@ -107,6 +108,9 @@ def resonance(data: xr.Dataset) -> np.ndarray:
     rate.set_ylabel("switches per step")
     for ax in axes:
         ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        ax.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set_xlabel("standard deviation σ of the noise")
     memory.legend(
         frameon=False, fontsize="small", title="control is " + str(data.attrs["control"]).split(":")[0]

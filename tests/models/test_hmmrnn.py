@@ -225,3 +225,14 @@ def test_what_does_not_fit_is_refused(fitted: HMMRNN, data: xr.Dataset) -> None:
         HMMRNN.preset("two", scale="huge")
     with pytest.raises(ValueError, match=r"epsilon=0.04 is too small for sequences of 10 steps"):
         HMMRNN(3, num_steps=10, blur=0.2).fit(data, max_epochs=1, **QUIET)
+
+
+def test_a_penalty_stands_beside_the_divergence(data: xr.Dataset) -> None:
+    model = HMMRNN(3, **SMALL, weight_penalty=0.1).fit(data, max_epochs=1, seed=0, **QUIET)
+
+    history = model.history.isel(epoch=0)
+    assert float(history["train_loss"]) == pytest.approx(
+        float(history["train_divergence"] + history["train_penalty"]), rel=1e-5
+    )
+    norms = sum(float(weight.norm()) for weight in model.parameters())
+    assert float(history["train_penalty"]) == pytest.approx(0.1 * norms, rel=0.05)
