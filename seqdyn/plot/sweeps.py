@@ -8,8 +8,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from matplotlib.colors import to_rgba
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from seqdyn.plot.orbits import SYMBOL_COLORS
 from seqdyn.plot.style import COLORS, panels
