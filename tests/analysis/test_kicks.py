@@ -146,8 +146,7 @@ def test_units_of_a_symbol_are_no_kick_units_though_silencing_them_matters(found
 
     assert float(abs(members.causal_effect).max()) > 0.1
     assert not members.is_kick.any()
-    # Those of the symbol reached rise and stay.
-    assert float(found.contrast.sel(direction="0->2")[MEMBERS : 2 * MEMBERS].max()) <= 0.05
+    assert int(members.kick_rank.min()) > KICKS
 
 
 def test_kick_zone_holds_states_before_a_switch_near_threshold(found: xr.Dataset) -> None:
@@ -171,6 +170,20 @@ def test_a_group_of_bystanders_is_no_cause() -> None:
     silent = effect.sel(change="silence")
     assert float(silent.effect) == 0 and silent.effect_ci.values.tolist() == [0, 0]
     assert effect.attrs["verdict"] == NO_GROUP
+
+
+def test_taking_a_symbol_away_is_no_cause_though_the_rate_falls() -> None:
+    network = planted()
+    group_b = list(range(MEMBERS, 2 * MEMBERS))
+
+    effect = group_effect(network.dynamics, group_b, num_steps=20_000, num_random=60, seed=1)
+
+    silent = effect.sel(change="silence")
+    assert float(silent.effect) == 1 and float(silent["rank"]) == 1
+    assert float(silent.symbol_share.sel(symbol=2)) == 0
+    # Put back into symbol 2, the network leaves it at once.
+    assert float(silent.hazard_effect.sel(symbol=2, symbol_next=0)) < -1
+    assert str(silent.verdict.values) == NO_GROUP
 
 
 def test_batched_silencing_equals_a_loop_over_silenced_networks() -> None:
@@ -203,7 +216,8 @@ def test_restarts_put_every_set_back_on_the_first() -> None:
     moves = screen(network.dynamics, sets, torch.zeros(64, 50), num_steps=400, restart=20).moves.sum(axis=1)
 
     # Left alone, the second set would end in symbol 0 and never show how symbol 2 is left.
-    assert moves[1, 0, 2] == 0
+    # What switches still was pushed before the set was put back.
+    assert moves[1, 0, 2] < 0.25 * moves[0, 0, 2]
     assert moves[1, 2].sum() > 0.5 * moves[0, 2].sum()
 
 
@@ -266,12 +280,11 @@ def test_noise_fans_out_more_the_more_of_it_is_fresh(tmp_path: Path) -> None:
 
     found = noise_sensitivity(dynamics, num_steps=6000, seed=0)
 
-    assert (found.cov_trace.sel(gamma=0.0) == 0).all()
+    np.testing.assert_allclose(found.cov_trace.sel(gamma=0.0), 0, atol=1e-9)
     assert (found.cov_trace.isel(time=slice(1, None)).diff("gamma") > 0).all()
     end = found.switch_probability.sel(gamma=1.0).isel(time=-1)
     assert float(end.sel(region="transition")) == 1.0 and float(end.sel(region="cluster")) < 0.5
-    # Mixing on the sphere keeps the variance of the noise, the linear one does not: the integrators' first
-    # step has covariance γ² I for both, the nominal path differs.
+    # All noise fresh is the same for both mixtures.
     linear = noise_sensitivity(dynamics, num_steps=6000, seed=0, mixing="linear")
     np.testing.assert_allclose(linear.cov_trace.sel(gamma=1.0), found.cov_trace.sel(gamma=1.0), rtol=1e-4)
     found.to_netcdf(tmp_path / "fans.nc")
@@ -350,7 +363,7 @@ def test_untrained_networks_go_through_every_tool() -> None:
     found = kick_units(dynamics, num_steps=2000, seed=0, num_states=200, num_units=2)
 
     assert (found.is_kick.sum("unit") == 2).all()
-    assert np.isfinite(found.causal_effect).all() and np.isfinite(found.auc).all()
+    assert np.isfinite(found.causal_effect).all() and np.isfinite(found.collateral).all()
     ranks = np.sort(found.kick_rank.values, axis=1)
     np.testing.assert_array_equal(ranks, np.tile(np.arange(1, 17), (len(ranks), 1)))
 
