@@ -34,6 +34,7 @@ CAUSE, NO_GROUP = "these units cause the transitions", "no separable kick group"
 _LEAST_RANK = 0.95
 _PROBE_STEPS = 50  # of each chain, for the mean activity of units
 _DRAWS = 20  # random groups drawn for each one kept
+_MOST_TILT = 2.0  # most preference for active units, per standard deviation of activity
 
 
 def group_effect(
@@ -77,8 +78,8 @@ def group_effect(
         activity without a change; ``direction_effect`` and ``hazard_effect`` (change, symbol, symbol_next),
         reduction of the switches of each direction per step and, with copies put back, per step spent in the
         symbol left, NaN where there is nothing to compare; ``mean_hazard_effect`` (change), mean of the
-        latter over directions; ``symbol_share`` (change, symbol) with the group removed. The attribute ``verdict`` is that of
-        silencing.
+        latter over directions; ``symbol_share`` (change, symbol) with the group removed. The attribute
+        ``verdict`` is that of silencing.
 
     Raises:
         ValueError: If the units are none, unknown, repeated or too many, or there is no switch at all.
@@ -189,19 +190,39 @@ def matched_groups(
 ) -> list[np.ndarray]:
     """Random groups of other units, of the same size and of mean activity as close as can be had.
 
-    Of 20 times as many random groups, those with the closest mean activity are kept.
+    Units are drawn with weights exp(β · activity), β such that groups match on average; it is bounded, so
+    that the groups of an extreme one are not always the same. Of several times as many different groups, those
+    with the closest mean activity are kept.
 
     Args:
         activity: Mean activity of each unit, (H,).
         units: The group to match.
         num_groups: Groups to return.
         rng: Source of randomness.
+
+    Raises:
+        ValueError: If there are fewer different groups.
     """
     others = np.setdiff1d(np.arange(len(activity)), units)
-    order = rng.random((_DRAWS * num_groups, len(others))).argsort(axis=1)[:, : len(units)]
-    drawn = others[order]
-    distance = np.abs(activity[drawn].mean(axis=1) - activity[units].mean())
-    return [np.sort(drawn[at]) for at in np.argsort(distance, kind="stable")[:num_groups]]
+    spread, target = activity[others].std(), activity[units].mean()
+    keys = rng.gumbel(size=(_DRAWS * num_groups, len(others)))
+
+    def draw(tilt: float) -> np.ndarray:
+        order = (-keys - tilt * activity[others]).argsort(axis=1)[:, : len(units)]
+        return np.unique(np.sort(others[order], axis=1), axis=0)
+
+    low, high = (-_MOST_TILT / spread, _MOST_TILT / spread) if spread > 0 else (0.0, 0.0)
+    for _ in range(12):
+        middle = (low + high) / 2
+        low, high = (middle, high) if activity[draw(middle)].mean() < target else (low, middle)
+    drawn = draw((low + high) / 2)
+    if len(drawn) < num_groups:
+        raise ValueError(
+            f"only {len(drawn)} different random groups of {len(units)} of the {len(others)} other units "
+            f"were found; type num_random={len(drawn)}."
+        )
+    distance = np.abs(activity[drawn].mean(axis=1) - target)
+    return list(drawn[np.argsort(distance, kind="stable")[:num_groups]])
 
 
 def _effects(moves: np.ndarray, back: np.ndarray, resamples: np.ndarray) -> xr.Dataset:
