@@ -3,6 +3,11 @@
 Units of a trained network are redundant, and random groups change the rate of transitions too. The claim that
 these units cause the transitions therefore needs that removing them lowers the rate by more than removing
 nearly any group of the same size and the same mean activity does, under the same noise.
+
+A rate can also fall because a symbol is hardly ever reached any more, or left at once: its own units are
+gone. Then that symbol is left *more* often per step spent in it. This is measured on copies that are put
+back on the undisturbed states every few steps, so that they visit all symbols. The claim therefore also needs
+that, over all directions, switches per step in the symbol left become fewer on the whole.
 """
 
 from __future__ import annotations
@@ -27,7 +32,9 @@ __all__ = ["CAUSE", "NO_GROUP", "greedy_group", "group_effect", "matched_groups"
 
 CAUSE, NO_GROUP = "these units cause the transitions", "no separable kick group"
 _LEAST_RANK = 0.95
+_PROBE_STEPS = 50  # of each chain, for the mean activity of units
 _DRAWS = 20  # random groups drawn for each one kept
+_MOST_TILT = 2.0  # most preference for active units, per standard deviation of activity
 
 
 def group_effect(
@@ -41,6 +48,7 @@ def group_effect(
     num_chains: int = 64,
     burn_in: int = 200,
     symbol: SymbolKind = "argmax",
+    restart: int = 40,
     num_resamples: int = 1000,
     start: Any = None,
 ) -> xr.Dataset:
@@ -57,6 +65,7 @@ def group_effect(
         num_chains: Chains of each group.
         burn_in: Steps before counting, with the units removed.
         symbol: How symbols come from the outputs, ``"argmax"`` or ``"sampled"``.
+        restart: Steps after which copies are put back to measure ``hazard_effect``.
         num_resamples: Bootstrap resamples over chains.
         start: States to start from; the origin by default.
 
@@ -67,9 +76,10 @@ def group_effect(
         effect), ``verdict`` (change); ``effect_ci`` (change, bound); ``random_effect`` (change, group);
         ``random_unit`` (group, group_unit); ``group_activity`` and ``random_activity`` (group), mean absolute
         activity without a change; ``direction_effect`` and ``hazard_effect`` (change, symbol, symbol_next),
-        reduction of the switches of each direction per step and per step spent in the symbol left;
-        ``symbol_share`` (change, symbol) with the group removed. The attribute ``verdict`` is that of
-        silencing.
+        reduction of the switches of each direction per step and, with copies put back, per step spent in the
+        symbol left, NaN where there is nothing to compare; ``mean_hazard_effect`` (change), mean of the
+        latter over directions; ``symbol_share`` (change, symbol) with the group removed. The attribute
+        ``verdict`` is that of silencing.
 
     Raises:
         ValueError: If the units are none, unknown, repeated or too many, or there is no switch at all.
@@ -77,25 +87,26 @@ def group_effect(
     check_driven(dynamics, symbol=symbol, sigma=sigma)
     chosen = _checked(units, dynamics.state_size)
     check_count(num_random, "num_random")
+    check_count(restart, "restart")
     seed = ambient_seed(seed)
-    options: dict[str, Any] = {"sigma": sigma, "symbol": symbol, "burn_in": burn_in}
     length = math.ceil(check_count(num_steps, "num_steps") / check_count(num_chains, "num_chains"))
+    options: dict[str, Any] = {"sigma": sigma, "symbol": symbol}
     with fork_rng(seed), torch.no_grad():
-        probe = reference_run(
-            dynamics, num_steps=20 * num_chains, num_chains=num_chains, start=start, **options
-        )
+        steps = _PROBE_STEPS * num_chains
+        probe = reference_run(dynamics, num_steps=steps, num_chains=num_chains, start=start, **options)
         activity = probe.hidden.abs().mean(dim=(0, 1)).double().cpu().numpy()
         others = matched_groups(activity, chosen, num_random, np.random.default_rng(seed % 2**64))
-        sets = _masks([np.array([], dtype=int), chosen, *others], dynamics.state_size)
-        hidden = default_start(dynamics, probe.hidden[:, -1], num_chains)
-        moves = []
+        hidden = probe.hidden[:, -1]
+        sets = _masks([chosen[:0], chosen, *others], hidden)
+        found = []
         for change in get_args(Change):
-            # Both kinds of change see the same noise.
-            with fork_rng(seed):
-                on = sets.to(hidden.device)
-                moves.append(screen(dynamics, on, hidden, num_steps=length, change=change, **options).moves)
+            with fork_rng(seed):  # both kinds of change see the same noise
+                options |= {"change": change, "num_steps": length}
+                moves = screen(dynamics, sets, hidden, burn_in=burn_in, **options).moves
+                back = screen(dynamics, sets[:2], hidden, restart=restart, **options).moves
+                found.append((moves, back))
     resamples = bootstrap_chains(num_chains, num_resamples, seed)
-    data = xr.concat([_effects(found, resamples) for found in moves], dim="change")
+    data = xr.concat([_effects(*moves, resamples) for moves in found], dim="change")
     data = data.assign_coords(change=list(get_args(Change)), bound=["low", "high"])
     data["random_unit"] = (("group", "group_unit"), np.stack(others))
     data["random_activity"] = ("group", activity[np.stack(others)].mean(axis=1))
@@ -179,32 +190,62 @@ def matched_groups(
 ) -> list[np.ndarray]:
     """Random groups of other units, of the same size and of mean activity as close as can be had.
 
-    Of 20 times as many random groups, those with the closest mean activity are kept.
+    Units are drawn with weights exp(β · activity), β such that groups match on average; it is bounded, so
+    that the groups of an extreme one are not always the same. Of several times as many different groups, those
+    with the closest mean activity are kept.
 
     Args:
         activity: Mean activity of each unit, (H,).
         units: The group to match.
         num_groups: Groups to return.
         rng: Source of randomness.
+
+    Raises:
+        ValueError: If there are fewer different groups.
     """
     others = np.setdiff1d(np.arange(len(activity)), units)
-    order = rng.random((_DRAWS * num_groups, len(others))).argsort(axis=1)[:, : len(units)]
-    drawn = others[order]
-    distance = np.abs(activity[drawn].mean(axis=1) - activity[units].mean())
-    return [np.sort(drawn[at]) for at in np.argsort(distance, kind="stable")[:num_groups]]
+    spread, target = activity[others].std(), activity[units].mean()
+    keys = rng.gumbel(size=(_DRAWS * num_groups, len(others)))
+
+    def draw(tilt: float) -> np.ndarray:
+        order = (-keys - tilt * activity[others]).argsort(axis=1)[:, : len(units)]
+        return np.unique(np.sort(others[order], axis=1), axis=0)
+
+    low, high = (-_MOST_TILT / spread, _MOST_TILT / spread) if spread > 0 else (0.0, 0.0)
+    for _ in range(12):
+        middle = (low + high) / 2
+        low, high = (middle, high) if activity[draw(middle)].mean() < target else (low, middle)
+    drawn = draw((low + high) / 2)
+    if len(drawn) < num_groups:
+        raise ValueError(
+            f"only {len(drawn)} different random groups of {len(units)} of the {len(others)} other units "
+            f"were found; type num_random={len(drawn)}."
+        )
+    distance = np.abs(activity[drawn].mean(axis=1) - target)
+    return list(drawn[np.argsort(distance, kind="stable")[:num_groups]])
 
 
-def _effects(moves: np.ndarray, resamples: np.ndarray) -> xr.Dataset:
-    """Effects of one kind of change, from the moves (S, N, K, K) of nothing, the group and random groups."""
-    pooled = moves.sum(axis=1)
+def _effects(moves: np.ndarray, back: np.ndarray, resamples: np.ndarray) -> xr.Dataset:
+    """Effects of one kind of change.
+
+    Args:
+        moves: Moves (S, N, K, K) with nothing, the group and random groups removed.
+        back: Moves (2, N, K, K) with nothing and the group removed, put back on undisturbed states.
+        resamples: How often each chain is drawn, (R, N).
+    """
+    pooled, off = moves.sum(axis=1), 1 - np.eye(moves.shape[-1])
     rate = switch_rate(pooled)
     if rate[0] == 0:
         raise ValueError("the symbol never changes without any intervention; raise num_steps or sigma.")
     effect = reduction(rate, rate[0])
     drawn = switch_rate(np.einsum("rn,snab->srab", resamples, moves[:2]))
     low, high = np.nanquantile(reduction(drawn[1], drawn[0]), [0.025, 0.975])
+    reference, changed = hazards(back.sum(axis=1))
+    hazard = reduction(changed, reference)
+    # Directions weigh by their switches without any change.
+    known = np.isfinite(hazard)
+    overall = float(np.average(hazard[known], weights=(off * pooled[0])[known])) if known.any() else np.nan
     rank = float((effect[2:] < effect[1]).mean())
-    off = 1 - np.eye(moves.shape[-1])
     return xr.Dataset(
         {
             "reference_rate": rate[0],
@@ -214,18 +255,20 @@ def _effects(moves: np.ndarray, resamples: np.ndarray) -> xr.Dataset:
             "rank": rank,
             "random_effect": ("group", effect[2:]),
             "direction_effect": (("symbol", "symbol_next"), reduction(off * pooled[1], off * pooled[0])),
-            "hazard_effect": (("symbol", "symbol_next"), reduction(hazards(pooled[1]), hazards(pooled[0]))),
+            "hazard_effect": (("symbol", "symbol_next"), hazard),
+            "mean_hazard_effect": overall,
             "symbol_share": ("symbol", pooled[1].sum(axis=1) / pooled[1].sum()),
-            "verdict": CAUSE if rank >= _LEAST_RANK and low > 0 else NO_GROUP,
+            "verdict": CAUSE if rank >= _LEAST_RANK and low > 0 and overall > 0 else NO_GROUP,
         }
     )
 
 
-def _masks(groups: list[np.ndarray], size: int) -> Tensor:
-    masks = torch.zeros(len(groups), size, dtype=torch.bool)
+def _masks(groups: list[np.ndarray], like: Tensor) -> Tensor:
+    """Units of each group, (S, H) bool."""
+    masks = np.zeros((len(groups), like.shape[-1]), dtype=bool)
     for row, group in zip(masks, groups, strict=True):
-        row[torch.from_numpy(group)] = True
-    return masks
+        row[group] = True
+    return torch.from_numpy(masks).to(like.device)
 
 
 def _checked(units: Any, size: int) -> np.ndarray:

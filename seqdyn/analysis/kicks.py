@@ -37,7 +37,15 @@ from seqdyn.analysis.events import (
 )
 from seqdyn.analysis.provenance import provenance
 from seqdyn.analysis.screens import Change, bootstrap_chains, hazards, reduction, screen
-from seqdyn.analysis.signatures import Direction, auc, contrast, directions_of, drives_of, triggered_mean
+from seqdyn.analysis.signatures import (
+    Direction,
+    auc,
+    check_drive,
+    contrast,
+    directions_of,
+    drives_of,
+    triggered_mean,
+)
 from seqdyn.analysis.stays import Stays, region_of, stays
 from seqdyn.dynamics.maps import MapDynamics
 from seqdyn.rng import ambient_seed, fork_rng
@@ -104,6 +112,7 @@ def kick_units(
             switches.
     """
     check_driven(dynamics, symbol=symbol, sigma=sigma)
+    check_drive(dynamics)
     check_count(min_dwell, "min_dwell", least=6)
     if num_units is not None and check_count(num_units, "num_units") > dynamics.state_size:
         raise ValueError(f"num_units={num_units} is more than the {dynamics.state_size} units there are.")

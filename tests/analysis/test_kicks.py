@@ -31,7 +31,7 @@ from seqdyn.analysis.screens import screen
 from seqdyn.analysis.signatures import auc, contrast
 from seqdyn.dynamics import MapDynamics, from_callable
 
-MEMBERS, KICKS, INTEGRATORS, BYSTANDERS = 6, 3, 12, 8
+MEMBERS, KICKS, INTEGRATORS, BYSTANDERS = 6, 3, 12, 14
 
 
 class Planted(NamedTuple):
@@ -50,7 +50,8 @@ def planted(dtype: torch.dtype = torch.float32) -> Planted:
     push the target up and the other group down. One step of a push above 1 switches the groups; with one of
     three kick units gone the rest must reach higher, with all three gone nothing pushes and the direction has
     no switch at all, which is what makes the plant exact. The directions read separate noise. Bystanders see
-    noise and group A, and reach nobody. A third symbol is never the largest.
+    noise and group A, half of them as quiet as kick units, and reach nobody. A third symbol is never
+    the largest.
     """
     sizes = (MEMBERS, MEMBERS, KICKS, KICKS, INTEGRATORS, INTEGRATORS, BYSTANDERS)
     a, b, to_b, to_a, sums_b, sums_a, rest = (
@@ -69,6 +70,7 @@ def planted(dtype: torch.dtype = torch.float32) -> Planted:
     linear[sums_b], linear[sums_a] = True, True
     recurrent += 0.8 * torch.diag(linear.to(dtype))
     recurrent[rest, a] = 0.3 / MEMBERS
+    bias[rest.stop - BYSTANDERS // 2 :] = -1.2
     weights = torch.zeros(size, inputs, dtype=dtype)
     weights[sums_b.start :] = torch.eye(inputs, dtype=dtype)
     readout = torch.zeros(3, size, dtype=dtype)
@@ -134,7 +136,7 @@ def test_silencing_planted_units_ends_their_direction_and_random_sets_do_little(
 def test_a_double_precision_network_has_the_same_kick_units() -> None:
     network = planted(torch.float64)
 
-    found = kick_units(network.dynamics, num_steps=8000, seed=3, num_states=500)
+    found = kick_units(network.dynamics, num_steps=8000, seed=3)
 
     assert found.attrs["dtype"] == "torch.float64"
     for direction, units in network.kicks.items():
@@ -146,8 +148,7 @@ def test_units_of_a_symbol_are_no_kick_units_though_silencing_them_matters(found
 
     assert float(abs(members.causal_effect).max()) > 0.1
     assert not members.is_kick.any()
-    # Those of the symbol reached rise and stay.
-    assert float(found.contrast.sel(direction="0->2")[MEMBERS : 2 * MEMBERS].max()) <= 0.05
+    assert int(members.kick_rank.min()) > KICKS
 
 
 def test_kick_zone_holds_states_before_a_switch_near_threshold(found: xr.Dataset) -> None:
@@ -171,6 +172,20 @@ def test_a_group_of_bystanders_is_no_cause() -> None:
     silent = effect.sel(change="silence")
     assert float(silent.effect) == 0 and silent.effect_ci.values.tolist() == [0, 0]
     assert effect.attrs["verdict"] == NO_GROUP
+
+
+def test_taking_a_symbol_away_is_no_cause_though_the_rate_falls() -> None:
+    network = planted()
+    group_b = list(range(MEMBERS, 2 * MEMBERS))
+
+    effect = group_effect(network.dynamics, group_b, num_steps=20_000, num_random=60, seed=1)
+
+    silent = effect.sel(change="silence")
+    assert float(silent.effect) == 1 and float(silent["rank"]) == 1
+    assert float(silent.symbol_share.sel(symbol=2)) == 0
+    # Put back into symbol 2, the network leaves it at once.
+    assert float(silent.hazard_effect.sel(symbol=2, symbol_next=0)) < -1
+    assert str(silent.verdict.values) == NO_GROUP
 
 
 def test_batched_silencing_equals_a_loop_over_silenced_networks() -> None:
@@ -200,22 +215,25 @@ def test_restarts_put_every_set_back_on_the_first() -> None:
     sets = torch.zeros(2, network.dynamics.state_size, dtype=torch.bool)
     sets[1, network.kicks["0->2"]] = True
 
-    moves = screen(network.dynamics, sets, torch.zeros(64, 50), num_steps=400, restart=20).moves.sum(axis=1)
+    moves = screen(network.dynamics, sets, torch.zeros(64, 56), num_steps=400, restart=20).moves.sum(axis=1)
 
     # Left alone, the second set would end in symbol 0 and never show how symbol 2 is left.
-    assert moves[1, 0, 2] == 0
+    # What switches still was pushed before the set was put back.
+    assert moves[1, 0, 2] < 0.25 * moves[0, 0, 2]
     assert moves[1, 2].sum() > 0.5 * moves[0, 2].sum()
 
 
-def test_random_groups_match_in_size_and_activity() -> None:
+def test_random_groups_match_in_size_and_activity_even_of_the_most_active() -> None:
     activity = np.linspace(0, 1, 40)
-    units = np.array([30, 33, 36])
+    for units, close in (([30, 33, 36], 0.02), ([37, 38, 39], 0.2), ([0, 1, 2], 0.2)):
+        groups = matched_groups(activity, np.array(units), 50, np.random.default_rng(0))
 
-    groups = matched_groups(activity, units, 50, np.random.default_rng(0))
-
-    assert len(groups) == 50 and all(len(set(group)) == 3 and not set(group) & set(units) for group in groups)
-    means = [activity[group].mean() for group in groups]
-    assert np.abs(np.array(means) - activity[units].mean()).max() < 0.1
+        assert len({tuple(group) for group in groups}) == 50
+        assert all(len(set(group)) == 3 and not set(group) & set(units) for group in groups)
+        means = [activity[group].mean() for group in groups]
+        assert np.abs(np.array(means) - activity[units].mean()).max() < close
+    with pytest.raises(ValueError, match="num_random=3"):
+        matched_groups(np.ones(4), np.array([1]), 5, np.random.default_rng(0))
 
 
 def test_greedy_choice_starts_with_a_planted_unit_and_never_repeats() -> None:
@@ -266,12 +284,11 @@ def test_noise_fans_out_more_the_more_of_it_is_fresh(tmp_path: Path) -> None:
 
     found = noise_sensitivity(dynamics, num_steps=6000, seed=0)
 
-    assert (found.cov_trace.sel(gamma=0.0) == 0).all()
+    np.testing.assert_allclose(found.cov_trace.sel(gamma=0.0), 0, atol=1e-9)
     assert (found.cov_trace.isel(time=slice(1, None)).diff("gamma") > 0).all()
     end = found.switch_probability.sel(gamma=1.0).isel(time=-1)
     assert float(end.sel(region="transition")) == 1.0 and float(end.sel(region="cluster")) < 0.5
-    # Mixing on the sphere keeps the variance of the noise, the linear one does not: the integrators' first
-    # step has covariance γ² I for both, the nominal path differs.
+    # All noise fresh is the same for both mixtures.
     linear = noise_sensitivity(dynamics, num_steps=6000, seed=0, mixing="linear")
     np.testing.assert_allclose(linear.cov_trace.sel(gamma=1.0), found.cov_trace.sel(gamma=1.0), rtol=1e-4)
     found.to_netcdf(tmp_path / "fans.nc")
@@ -350,7 +367,7 @@ def test_untrained_networks_go_through_every_tool() -> None:
     found = kick_units(dynamics, num_steps=2000, seed=0, num_states=200, num_units=2)
 
     assert (found.is_kick.sum("unit") == 2).all()
-    assert np.isfinite(found.causal_effect).all() and np.isfinite(found.auc).all()
+    assert np.isfinite(found.causal_effect).all() and np.isfinite(found.collateral).all()
     ranks = np.sort(found.kick_rank.values, axis=1)
     np.testing.assert_array_equal(ranks, np.tile(np.arange(1, 17), (len(ranks), 1)))
 
@@ -361,14 +378,14 @@ def test_errors_say_what_to_type() -> None:
         kick_units(dataclasses.replace(dynamics, preactivation=None), num_steps=640, seed=0)
     with pytest.raises(ValueError, match="raise num_steps, or lower min_switches"):
         kick_units(dynamics, num_steps=640, seed=0, min_switches=1000)
-    with pytest.raises(ValueError, match="more than the 50 units"):
-        kick_units(dynamics, num_steps=640, seed=0, num_units=51)
+    with pytest.raises(ValueError, match="more than the 56 units"):
+        kick_units(dynamics, num_steps=640, seed=0, num_units=57)
     with pytest.raises(ValueError, match="list of indices"):
         group_effect(dynamics, [])
-    with pytest.raises(ValueError, match="different numbers from 0 to 49"):
+    with pytest.raises(ValueError, match="different numbers from 0 to 55"):
         group_effect(dynamics, [3, 3])
     with pytest.raises(ValueError, match="at most half of the units"):
-        group_effect(dynamics, list(range(26)))
+        group_effect(dynamics, list(range(29)))
     with pytest.raises(ValueError, match="two lists of unit indices"):
         populations(dynamics, [[1, 2]], num_steps=64)
     with pytest.raises(ValueError, match="in one group each"):
