@@ -18,7 +18,7 @@ __all__ = ["Roots", "find_roots"]
 Residual = Callable[[Tensor, Tensor], Tensor]
 
 _MAX_DAMPING = 1e8
-_FLAT = 1e-4  # |J'r| / (|J| |r|) below which q has hardly a direction left to fall in
+_FLAT = 1e-4  # |J'r| / (|J| |r|), with the largest |J| on the way, below which q has hardly a direction left to fall in
 # At a root with a singular Jacobian the gradient vanishes too, but there q still falls by a factor each step.
 _STALLED = 3
 
@@ -78,17 +78,19 @@ def _solve(
     q, matrix = _half_square(r), jacobian(start, rows)
     here = torch.arange(len(start), device=start.device)
     damping, stalled = torch.full_like(q, 1e-2), torch.zeros_like(here)
+    steepest = torch.zeros_like(q)
     for iteration in range(max_iters + 1):
         gradient = (matrix.mT @ r.unsqueeze(-1)).squeeze(-1)
         scale = matrix.square().sum(dim=(1, 2))
-        flat = gradient.norm(dim=1) <= _FLAT * scale.sqrt() * r.norm(dim=1)
+        steepest = torch.maximum(steepest, scale.sqrt())
+        flat = gradient.norm(dim=1) <= _FLAT * steepest * r.norm(dim=1)
         hopeless = (damping > _MAX_DAMPING) | ~torch.isfinite(q)
         done = (q < tolerance) | (flat & (stalled >= _STALLED)) | hopeless | (iteration == max_iters)
         if bool(done.any()):
             end.store(here[done], h[done], q[done], flat[done], iteration)
             keep = ~done
-            here, h, r, q, damping, stalled, matrix, gradient, scale = (
-                value[keep] for value in (here, h, r, q, damping, stalled, matrix, gradient, scale)
+            here, h, r, q, damping, stalled, steepest, matrix, gradient, scale = (
+                value[keep] for value in (here, h, r, q, damping, stalled, steepest, matrix, gradient, scale)
             )
         if len(here) == 0:
             break
