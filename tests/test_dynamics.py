@@ -19,7 +19,7 @@ def rectifier(bias: bool = False, size: int = 6, inputs: int = 2) -> MapDynamics
 
 
 def joined(state: Tensor | tuple[Tensor, Tensor]) -> Tensor:
-    """State of a torch network as the dynamics object holds it: layers and, of an LSTM, h and c side by side."""
+    """State of a torch network as the dynamics object holds it: layers, and h and c, side by side."""
     parts = state if isinstance(state, tuple) else (state,)
     return torch.cat([part[layer] for layer in range(len(parts[0])) for part in parts], dim=-1)
 

@@ -158,8 +158,12 @@ def _linked(points: Tensor, tolerance: float) -> list[Tensor]:
             near = torch.zeros(len(left), dtype=torch.bool, device=points.device)
             for some in front.split(256):  # bounds the matrix of distances
                 reach = torch.minimum(radius[some][:, None], radius[left])
-                # The direct difference: |a|² - 2ab + |b|² cannot resolve 1e-4 in float32.
-                mode = "donot_use_mm_for_euclid_dist"
+                # |a|² - 2ab + |b|² is fast, but cannot resolve 1e-4 in float32.
+                mode = (
+                    "use_mm_for_euclid_dist"
+                    if points.dtype == torch.float64
+                    else "donot_use_mm_for_euclid_dist"
+                )
                 near |= (torch.cdist(points[some], points[left], compute_mode=mode) < reach).any(dim=0)
             front, left = left[near], left[~near]
             group.append(front)

@@ -18,7 +18,8 @@ __all__ = ["Roots", "find_roots"]
 Residual = Callable[[Tensor, Tensor], Tensor]
 
 _MAX_DAMPING = 1e8
-_FLAT = 1e-4  # |J'r| / (|J| |r|), with the largest |J| on the way, below which q has hardly a direction left to fall in
+# |J'r| / (|J| |r|), with the largest |J| on the way, below which q has hardly a direction left to fall in.
+_FLAT = 1e-4
 # At a root with a singular Jacobian the gradient vanishes too, but there q still falls by a factor each step.
 _STALLED = 3
 
