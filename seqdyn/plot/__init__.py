@@ -9,8 +9,13 @@ __getattr__, __dir__, __all__ = attach(
     {
         "coverage": "calibration",
         "denoising": "forecasts",
+        "fixed_points": "spectra",
         "forecast": "forecasts",
         "history": "training",
+        "local_spectra": "spectra",
+        "lyapunov_spectrum": "spectra",
+        "phase": "portraits",
         "pit": "calibration",
+        "speed_field": "portraits",
     },
 )
