@@ -152,14 +152,15 @@ def _linked(points: Tensor, tolerance: float) -> list[Tensor]:
     radius = tolerance * (1 + points.norm(dim=1))
     left = torch.arange(len(points), device=points.device)
     groups = []
+    # |a|² - 2ab + |b|² is fast, but cannot resolve 1e-4 in float32.
+    fast = points.dtype == torch.float64
+    mode = "use_mm_for_euclid_dist" if fast else "donot_use_mm_for_euclid_dist"
     while len(left):
         group, front, left = [left[:1]], left[:1], left[1:]
         while len(front) and len(left):
             near = torch.zeros(len(left), dtype=torch.bool, device=points.device)
             for some in front.split(256):  # bounds the matrix of distances
                 reach = torch.minimum(radius[some][:, None], radius[left])
-                # The direct difference: |a|² - 2ab + |b|² cannot resolve 1e-4 in float32.
-                mode = "donot_use_mm_for_euclid_dist"
                 near |= (torch.cdist(points[some], points[left], compute_mode=mode) < reach).any(dim=0)
             front, left = left[near], left[~near]
             group.append(front)

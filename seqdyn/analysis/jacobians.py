@@ -117,10 +117,10 @@ def local_spectra(dynamics: Dynamics, hidden: Any, input: Any = None) -> xr.Data
     values = np.stack([_spectrum(matrix) for matrix in array(jacobian(dynamics, states, input))])
     flow = isinstance(dynamics, FlowDynamics)
     unstable = values.real > 0 if flow else np.abs(values) > 1
-    # λ = -1 has no image; it does not rotate, and so is not critical.
-    safe = np.where(values == -1, np.nan, values + 1)
-    moebius = values if flow else (values - 1) / safe
-    critical = (values.imag > 0) & (np.abs(moebius.real) < 0.1) & (moebius.imag > 0.05)
+    # One of each pair; that leaves out λ = -1, which has no image.
+    turning = values.imag > 0
+    moebius = values if flow else (values - 1) / np.where(turning, values + 1, 1)
+    critical = turning & (np.abs(moebius.real) < 0.1) & (moebius.imag > 0.05)
     return xr.Dataset(
         {
             "eigenvalue": ((TIME, MODE), values),
