@@ -191,8 +191,8 @@ def matched_groups(
     """Random groups of other units, of the same size and of mean activity as close as can be had.
 
     Units are drawn with weights exp(β · activity), β such that groups match on average; it is bounded, so
-    that the groups of an extreme one are not always the same. Of several times as many different groups, those
-    with the closest mean activity are kept.
+    that the groups of an extreme one are not always the same. Of several times as many different groups,
+    those with the closest mean activity are kept.
 
     Args:
         activity: Mean activity of each unit, (H,).
