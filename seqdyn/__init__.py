@@ -11,13 +11,17 @@ from seqdyn._lazy import attach
 from seqdyn._logging import show_messages
 
 if TYPE_CHECKING:  # what the lazy names below are, for type checkers and editors
+    from seqdyn import analysis as analysis
     from seqdyn import data as data
     from seqdyn import datasets as datasets
     from seqdyn import diffusion as diffusion
+    from seqdyn import dynamics as dynamics
     from seqdyn import errors as errors
+    from seqdyn import inference as inference
     from seqdyn import metrics as metrics
     from seqdyn import models as models
     from seqdyn import nn as nn
+    from seqdyn import ot as ot
     from seqdyn import persistence as persistence
     from seqdyn import plot as plot
     from seqdyn import rng as rng
@@ -28,13 +32,17 @@ if TYPE_CHECKING:  # what the lazy names below are, for type checkers and editor
 __version__ = "0.1.0"
 
 _SUBMODULES = (
+    "analysis",
     "data",
     "datasets",
     "diffusion",
+    "dynamics",
     "errors",
+    "inference",
     "metrics",
     "models",
     "nn",
+    "ot",
     "persistence",
     "plot",
     "rng",

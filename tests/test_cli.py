@@ -417,8 +417,8 @@ def fit_words(csv: Path, folder: Path) -> list[str]:
     ("words", "message"),
     [
         ("forget", "there is no command 'forget'; commands are demo, fit"),
-        ("fit", "name a model and a file: seqdyn fit MODEL DATA -o RUN; models are linear"),
-        ("fit prophet x.csv", "there is no model 'prophet'; models are linear"),
+        ("fit", "name a model and a file: seqdyn fit MODEL DATA -o RUN; models are hmmrnn, linear"),
+        ("fit prophet x.csv", "there is no model 'prophet'; models are hmmrnn, linear"),
         ("fit seasonal-naive -o {new}", "seqdyn fit seasonal-naive needs --data"),
         ("fit seasonal-naive {csv} -o {new}", "seqdyn fit seasonal-naive needs --season-length: Season m"),
         ("fit seasonal-naive {csv} {naive}", "seqdyn fit seasonal-naive needs --output: folder of the run"),

@@ -158,7 +158,8 @@ def to_pandas(data: xr.Dataset, *, padding: bool = False) -> pd.DataFrame:
 def to_netcdf(data: xr.Dataset, path: str | os.PathLike[str]) -> None:
     """Write a dataset to one NetCDF file: compressed, with checksums, and only ever whole.
 
-    The file is written beside its destination under a temporary name and then moved.
+    The file is written beside its destination under a temporary name and then moved. A complex variable, for
+    which NetCDF has no type, becomes two: ``NAME_real`` and ``NAME_imag``.
 
     Args:
         data: Any dataset of the schema.
@@ -177,7 +178,7 @@ def to_netcdf(data: xr.Dataset, path: str | os.PathLike[str]) -> None:
 
 def _for_netcdf(data: xr.Dataset) -> tuple[xr.Dataset, dict[Any, dict[str, Any]]]:
     """The dataset with attributes that NetCDF can hold, and an encoding with checksums for each variable."""
-    data = data.copy(deep=False)
+    data = _split_complex(data)
     data.attrs = _plain_attrs(data.attrs)
     encoding: dict[Any, dict[str, Any]] = {}
     for name, variable in data.variables.items():
@@ -191,6 +192,19 @@ def _for_netcdf(data: xr.Dataset) -> tuple[xr.Dataset, dict[Any, dict[str, Any]]
         else:
             encoding[name] = {"zlib": True, "complevel": 4, **_CHECKED}
     return data, encoding
+
+
+def _split_complex(data: xr.Dataset) -> xr.Dataset:
+    """A copy in which every complex variable is two real ones."""
+    complex_names = [name for name in data.data_vars if data[name].dtype.kind == "c"]
+    parts = {f"{n}_{part}": getattr(data[n], part) for n in complex_names for part in ("real", "imag")}
+    taken = sorted(parts.keys() & set(map(str, data.variables)))
+    if taken:
+        raise ValueError(
+            f"{taken[0]!r} is to hold a part of a complex variable but exists already; rename it first: "
+            f"data.rename({taken[0]}=...)."
+        )
+    return data.copy(deep=False).drop_vars(complex_names).assign(parts)
 
 
 def _plain_attrs(attrs: Mapping[Any, Any]) -> dict[str, Any]:

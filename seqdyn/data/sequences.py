@@ -12,7 +12,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from seqdyn.data.schema import check_sequences
+from seqdyn.data.schema import SYMBOL, TARGET, check_sequences
+from seqdyn.data.symbols import SymbolWindows
 from seqdyn.data.windows import SequenceWindows
 from seqdyn.rng import ambient_seed
 
@@ -23,7 +24,8 @@ class SequenceDataModule(pl.LightningDataModule):
     """Windows of sequences for training and validation.
 
     Args:
-        data: Sequences ``target (series, time, feature)``; checked here.
+        data: Sequences ``target (series, time, feature)``, or discrete ones, ``symbol (series, time)``;
+            checked here.
         length: Window length in steps.
         batch_size: Windows in a batch, over all processes.
         batches_per_epoch: An epoch is so many batches of windows drawn uniformly from all, with repetition;
@@ -52,7 +54,6 @@ class SequenceDataModule(pl.LightningDataModule):
                 f"batch_size and batches_per_epoch must be at least 1, got batch_size={batch_size}, "
                 f"batches_per_epoch={batches_per_epoch}."
             )
-        check_sequences(data)
         self.data, self.val = data, val
         self.batch_size = batch_size
         self._settings: dict[str, int | None] = {
@@ -61,11 +62,8 @@ class SequenceDataModule(pl.LightningDataModule):
             "batches_per_epoch": batches_per_epoch,
             "seed": seed,
         }
-        self._windows = SequenceWindows(data, length)
-        self._val_windows = None
-        if val is not None:
-            check_sequences(val)
-            self._val_windows = SequenceWindows(val, length, stride=length)
+        self._windows = _windows(data, length)
+        self._val_windows = None if val is None else _windows(val, length, stride=length)
         self._order_seed: int | None = None
 
     def setup(self, stage: str | None = None) -> None:
@@ -94,6 +92,12 @@ class SequenceDataModule(pl.LightningDataModule):
         self._order_seed = state["order_seed"]
 
 
+def _windows(data: xr.Dataset, length: int, *, stride: int = 1) -> SequenceWindows | SymbolWindows:
+    discrete = SYMBOL in data and TARGET not in data
+    check_sequences(data, variable=SYMBOL if discrete else TARGET)
+    return (SymbolWindows if discrete else SequenceWindows)(data, length, stride=stride)
+
+
 class WindowLoader:
     """Batches of windows in an order that is a function of (seed, epoch); its position can be restored.
 
@@ -110,7 +114,7 @@ class WindowLoader:
 
     def __init__(
         self,
-        windows: SequenceWindows,
+        windows: SequenceWindows | SymbolWindows,
         batch_size: int,
         num_batches: int | None = None,
         seed: int | None = None,

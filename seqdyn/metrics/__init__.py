@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = attach(
         "coverage": "forecast",
         "coverage_curve": "forecast",
         "crps": "forecast",
+        "emulation": "comparison",
         "crps_sample": "forecast",
         "energy_score": "forecast",
         "evaluate": "backtest",

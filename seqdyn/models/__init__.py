@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = attach(
         "Model": "base",
         "SeasonalEnsemble": "baselines",
         "SeasonalNaive": "baselines",
+        "HMMRNN": "hmmrnn",
         "TSDiff": "tsdiff",
         "load": "loading",
     },

@@ -105,7 +105,7 @@ class Model(pl.LightningModule, abc.ABC):
 
     def fit(
         self,
-        data: xr.Dataset | pl.LightningDataModule,
+        data: xr.Dataset | pl.LightningDataModule | None = None,
         *,
         max_epochs: int = 20,
         val: xr.Dataset | None = None,
@@ -123,7 +123,8 @@ class Model(pl.LightningModule, abc.ABC):
         fitted model goes on from its weights. Nothing is written anywhere unless ``run_dir`` is given.
 
         Args:
-            data: Training data, or a DataModule that holds it.
+            data: Training data, or a DataModule that holds it; may be left out where the model has data of
+                its own, such as an emulator that was built for a known system.
             max_epochs: Passes over the training data.
             val: Validation data; the weights of the epoch with the lowest ``val_loss`` are kept.
             seed: Seed of initialisation, order of the data and noise; the caller's random state is left
@@ -151,6 +152,7 @@ class Model(pl.LightningModule, abc.ABC):
         if isinstance(data, pl.LightningDataModule) and val is not None:
             raise ValueError("a DataModule brings its own validation data; leave val= out.")
         with fork_rng(seed):
+            data = self.own_data() if data is None else data
             fit_model(
                 self,
                 data if isinstance(data, pl.LightningDataModule) else self.datamodule(data, val),
@@ -163,6 +165,14 @@ class Model(pl.LightningModule, abc.ABC):
                 **trainer_options,
             )
         return self
+
+    def own_data(self) -> xr.Dataset:
+        """Training data of a model that knows what it is to learn, drawn from the ambient stream.
+
+        Raises:
+            ValueError: If it does not.
+        """
+        raise ValueError(f"{type(self).__name__} learns from data: model.fit(data, ...).")
 
     @property
     def was_trained(self) -> bool:

@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = attach(
     {
         "AverageWeights": "callbacks",
         "KeepBest": "callbacks",
+        "KeepWeights": "snapshots",
         "ProgressLine": "callbacks",
         "StopOnNonFinite": "callbacks",
         "History": "history",

@@ -19,23 +19,10 @@ import torch
 import xarray as xr
 
 import seqdyn
+from seqdyn.datasets import hmm as processes
 from seqdyn.errors import EarlyEndWarning
-from seqdyn.models import LinearForecaster, SeasonalEnsemble, SeasonalNaive, TSDiff
+from seqdyn.models import HMMRNN, LinearForecaster, SeasonalEnsemble, SeasonalNaive, TSDiff
 from seqdyn.models.base import Model
-
-
-class Line(NamedTuple):
-    """One model of the contract.
-
-    Attributes:
-        make: Builds the model.
-        draws: Whether forecasts differ between seeds.
-        forecast: Further arguments of ``forecast``.
-    """
-
-    make: Callable[[], Any]
-    draws: bool = True
-    forecast: dict[str, Any] = {}
 
 
 def tsdiff() -> TSDiff:
@@ -45,12 +32,8 @@ def tsdiff() -> TSDiff:
     )  # fmt: skip
 
 
-MODELS = {
-    "TSDiff": Line(tsdiff),
-    "LinearForecaster": Line(lambda: LinearForecaster(context_length=24, prediction_length=6)),
-    "SeasonalEnsemble": Line(lambda: SeasonalEnsemble(season_length=6, num_seasons=3, prediction_length=6)),
-    "SeasonalNaive": Line(lambda: SeasonalNaive(season_length=6, prediction_length=6), draws=False),
-}
+def hmmrnn() -> HMMRNN:
+    return HMMRNN(3, hidden_size=8, input_size=2, num_steps=12, batch_size=8, batches_per_epoch=4)
 
 
 def make_data(dtype: type = np.float32) -> xr.Dataset:
@@ -63,14 +46,45 @@ def make_data(dtype: type = np.float32) -> xr.Dataset:
     )
 
 
+def make_symbols(dtype: type = np.float32) -> xr.Dataset:
+    return processes.preset("three").sequences(40, 12, seed=0)
+
+
+class Line(NamedTuple):
+    """One model of the contract.
+
+    Attributes:
+        make: Builds the model.
+        draws: Whether results differ between seeds.
+        data: Makes what it learns from, in a floating-point type.
+        verb: Its drawing verb: ``forecast`` of the data, or ``sample`` without.
+        result: A variable of what the verb returns.
+    """
+
+    make: Callable[[], Any]
+    draws: bool = True
+    data: Callable[..., xr.Dataset] = make_data
+    verb: str = "forecast"
+    result: str = "target"
+
+
+MODELS = {
+    "TSDiff": Line(tsdiff),
+    "HMMRNN": Line(hmmrnn, data=make_symbols, verb="sample", result="hidden"),
+    "LinearForecaster": Line(lambda: LinearForecaster(context_length=24, prediction_length=6)),
+    "SeasonalEnsemble": Line(lambda: SeasonalEnsemble(season_length=6, num_seasons=3, prediction_length=6)),
+    "SeasonalNaive": Line(lambda: SeasonalNaive(season_length=6, prediction_length=6), draws=False),
+}
+
+
 @pytest.fixture(scope="module", params=MODELS)
 def line(request: pytest.FixtureRequest) -> Line:
     return MODELS[request.param]
 
 
 @pytest.fixture(scope="module")
-def data() -> xr.Dataset:
-    return make_data()
+def data(line: Line) -> xr.Dataset:
+    return line.data()
 
 
 def fit(line: Line, data: xr.Dataset, seed: int = 0, model: Any = None) -> Any:
@@ -85,8 +99,15 @@ def fitted(line: Line, data: xr.Dataset) -> Iterator[Any]:
         yield fit(line, data)
 
 
-def forecast(line: Line, model: Any, context: xr.Dataset, seed: int | None = 0) -> xr.Dataset:
-    return model.forecast(context, num_samples=5, seed=seed, **line.forecast)
+def draw(line: Line, model: Any, context: xr.Dataset, seed: int | None = 0) -> xr.Dataset:
+    if line.verb == "sample":
+        return model.sample(5, seed=seed)
+    return model.forecast(context, num_samples=5, seed=seed)
+
+
+def only_forecasters(line: Line) -> None:
+    if line.verb != "forecast":
+        pytest.skip("has no forecast")
 
 
 def test_every_model_of_the_namespace_has_a_line() -> None:
@@ -103,7 +124,8 @@ def test_fitting_returns_the_model_with_a_finite_history_and_what_it_saw(
         assert all(np.isfinite(values).all() for values in fitted.history.data_vars.values())
     else:
         assert fitted.history is None  # closed form: no loss was descended
-    assert fitted.data_info == json.loads(json.dumps(seqdyn.data.schema.describe(data)))
+    if "target" in data:
+        assert fitted.data_info == json.loads(json.dumps(seqdyn.data.schema.describe(data)))
 
 
 def test_a_fitted_model_sits_in_eval_mode_and_needs_no_gradients(
@@ -111,7 +133,7 @@ def test_a_fitted_model_sits_in_eval_mode_and_needs_no_gradients(
 ) -> None:
     if isinstance(fitted, torch.nn.Module):
         assert not any(module.training for module in fitted.modules())
-        forecast(line, fitted, data)
+        draw(line, fitted, data)
         assert not any(module.training for module in fitted.modules())
         assert all(parameter.grad is None for parameter in fitted.parameters())
 
@@ -120,7 +142,7 @@ def test_equal_seeds_give_bit_equal_fits(line: Line, fitted: Any, data: xr.Datas
     torch.randn(3)
     again, other = fit(line, data), fit(line, data, seed=1)
 
-    xr.testing.assert_identical(forecast(line, again, data), forecast(line, fitted, data))
+    xr.testing.assert_identical(draw(line, again, data), draw(line, fitted, data))
     if isinstance(fitted, torch.nn.Module):
         for value, expected in zip(again.parameters(), fitted.parameters(), strict=True):
             assert torch.equal(value, expected)
@@ -131,7 +153,8 @@ def test_equal_seeds_give_bit_equal_fits(line: Line, fitted: Any, data: xr.Datas
 def test_a_forecast_has_the_documented_dims_coords_and_attributes(
     line: Line, fitted: Any, data: xr.Dataset
 ) -> None:
-    result = forecast(line, fitted, data)
+    only_forecasters(line)
+    result = draw(line, fitted, data)
 
     assert result["target"].dims == ("sample", "series", "time", "feature")
     assert result["target"].shape == (5, 3, 6, 1)
@@ -146,31 +169,30 @@ def test_a_forecast_has_the_documented_dims_coords_and_attributes(
     assert np.isfinite(result["target"]).all()
 
 
-def test_equal_seeds_give_equal_forecasts_and_others_differ(
-    line: Line, fitted: Any, data: xr.Dataset
-) -> None:
-    first = forecast(line, fitted, data)
+def test_equal_seeds_give_equal_draws_and_others_differ(line: Line, fitted: Any, data: xr.Dataset) -> None:
+    first = draw(line, fitted, data)
 
-    xr.testing.assert_identical(forecast(line, fitted, data), first)
-    assert first["target"].equals(forecast(line, fitted, data, seed=1)["target"]) is not line.draws
+    xr.testing.assert_identical(draw(line, fitted, data), first)
+    assert first[line.result].equals(draw(line, fitted, data, seed=1)[line.result]) is not line.draws
 
 
-def test_a_forecast_without_a_seed_says_which_one_it_took(line: Line, fitted: Any, data: xr.Dataset) -> None:
+def test_a_draw_without_a_seed_says_which_one_it_took(line: Line, fitted: Any, data: xr.Dataset) -> None:
     with seqdyn.rng.fork_rng(11):
-        first, second = (forecast(line, fitted, data, seed=None) for _ in range(2))
+        first, second = (draw(line, fitted, data, seed=None) for _ in range(2))
 
-    assert first["target"].equals(second["target"]) is not line.draws
-    xr.testing.assert_identical(forecast(line, fitted, data, seed=first.attrs["seed"]), first)
+    assert first[line.result].equals(second[line.result]) is not line.draws
+    xr.testing.assert_identical(draw(line, fitted, data, seed=first.attrs["seed"]), first)
 
 
 def test_a_series_that_ends_early_is_named_on_the_callers_line(
     line: Line, fitted: Any, data: xr.Dataset
 ) -> None:
+    only_forecasters(line)
     observed = xr.ones_like(data["target"], dtype=bool)
     observed[1, -7:] = False  # longer than the forecast
 
     with pytest.warns(EarlyEndWarning) as record:
-        forecast(line, fitted, data.assign(observed=observed))
+        draw(line, fitted, data.assign(observed=observed))
 
     assert record[0].filename == __file__
 
@@ -179,14 +201,14 @@ def test_the_callers_random_state_is_untouched(line: Line, fitted: Any, data: xr
     model = line.make()
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
 
-    forecast(line, fitted, data)
+    draw(line, fitted, data)
     fit(line, data, model=model)
 
     assert torch.equal(torch.get_rng_state(), torch_state)
     np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)
 
 
-def test_a_saved_model_comes_back_with_identical_forecasts(
+def test_a_saved_model_comes_back_with_identical_draws(
     line: Line, fitted: Any, data: xr.Dataset, tmp_path: Path
 ) -> None:
     fitted.save(tmp_path / "model")
@@ -198,7 +220,7 @@ def test_a_saved_model_comes_back_with_identical_forecasts(
         loaded = loaded.to(fitted.device)
 
     assert type(loaded) is type(fitted)
-    xr.testing.assert_identical(forecast(line, loaded, data), forecast(line, fitted, data))
+    xr.testing.assert_identical(draw(line, loaded, data), draw(line, fitted, data))
     assert loaded.data_info == fitted.data_info
     if fitted.history is not None:
         xr.testing.assert_identical(loaded.history, fitted.history)
@@ -216,8 +238,8 @@ def test_a_model_in_double_precision_comes_back_in_it(line: Line, data: xr.Datas
     assert loaded.dtype == model.dtype == torch.float64
     for value, expected in zip(loaded.state_dict().values(), model.state_dict().values(), strict=True):
         assert value.dtype == expected.dtype and torch.equal(value, expected)
-    xr.testing.assert_identical(forecast(line, loaded, data), forecast(line, model, data))
-    assert forecast(line, loaded.float(), data)["target"].dtype == np.float32
+    xr.testing.assert_identical(draw(line, loaded, data), draw(line, model, data))
+    assert draw(line, loaded.float(), data)[line.result].dtype == np.float32
 
 
 def test_its_weights_are_safetensors_and_its_description_is_json(fitted: Any, tmp_path: Path) -> None:
@@ -232,21 +254,23 @@ def test_its_weights_are_safetensors_and_its_description_is_json(fitted: Any, tm
 
 
 def test_data_in_double_precision_work(line: Line, fitted: Any, data: xr.Dataset) -> None:
-    model = fit(line, data.astype(np.float64))
+    double = line.data(np.float64)
+    model = fit(line, double)
 
-    difference = forecast(line, model, data.astype(np.float64)) - forecast(line, fitted, data)
+    difference = draw(line, model, double) - draw(line, fitted, data)
 
     # The same values in two types: results agree to the rounding of float32.
-    assert float(abs(difference["target"]).max()) < 1e-3
+    assert float(abs(difference[line.result]).max()) < 1e-3
 
 
 @pytest.mark.parametrize("verb", ["fit", "forecast"])
 def test_nan_is_refused_with_its_place(line: Line, fitted: Any, data: xr.Dataset, verb: str) -> None:
+    only_forecasters(line)
     broken = data.copy(deep=True)
     broken["target"][1, 40, 0] = np.nan
 
     with pytest.raises(ValueError, match=r"NaN at series='south' \(index 1\), time='2024-03-31 16:00:00'"):
-        fit(line, broken) if verb == "fit" else forecast(line, fitted, broken)
+        fit(line, broken) if verb == "fit" else draw(line, fitted, broken)
 
 
 @pytest.mark.gpu
@@ -256,8 +280,8 @@ def test_it_works_on_a_gpu(line: Line, fitted: Any, data: xr.Dataset, tmp_path: 
     fitted.save(tmp_path / "model")
     on_cpu, on_gpu = seqdyn.load(tmp_path / "model"), seqdyn.load(tmp_path / "model").to("cuda")
 
-    difference = forecast(line, on_gpu, data) - forecast(line, on_cpu, data)
+    difference = draw(line, on_gpu, data) - draw(line, on_cpu, data)
 
     assert (on_cpu.device.type, on_gpu.device.type) == ("cpu", "cuda")
-    assert float(abs(difference["target"]).quantile(0.99)) < 1e-3
+    assert float(abs(difference[line.result]).quantile(0.99)) < 1e-3
     assert fit(line, data).device.type == "cuda"

@@ -186,6 +186,19 @@ def test_a_forecast_continues_its_context() -> None:
     assert (local == pd.date_range("2024-03-20", periods=45, tz="Europe/Zurich")).all()
 
 
+def test_a_complex_variable_is_written_as_two(tmp_path: Path) -> None:
+    values = np.array([[1 + 2j, -3j], [0.5, 4 - 1j]])
+    data = xr.Dataset({"eigenvalue": (("point", "mode"), values, {"long_name": "of the Jacobian"})})
+
+    to_netcdf(data, tmp_path / "a.nc")
+
+    back = xr.load_dataset(tmp_path / "a.nc")
+    np.testing.assert_array_equal(back["eigenvalue_real"] + 1j * back["eigenvalue_imag"], values)
+    assert data["eigenvalue"].dtype.kind == "c"
+    with pytest.raises(ValueError, match="'eigenvalue_imag' is to hold a part"):
+        to_netcdf(data.assign(eigenvalue_imag=0.0), tmp_path / "b.nc")
+
+
 def test_draws_and_quantiles_become_long_tables() -> None:
     forecast = forecast_dataset(np.arange(60.0).reshape(3, 2, 5, 2), panel(), model="m", seed=0)
 

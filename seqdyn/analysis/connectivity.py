@@ -1,0 +1,230 @@
+r"""Connectivity around two groups of units: who drives them apart, and whether that integrates noise.
+
+For groups G₁ and G₂ and recurrent weights W, :math:`g_{1j}` is the mean weight from unit j onto G₁. Units
+that excite one group and inhibit the other, with the most negative :math:`g_{1j} g_{2j}`, form P₁
+(for G₁, against G₂) and P₂. Block means of W say how the four sets act on each other; a permutation of the
+unit labels says which of them chance would give.
+
+Source: Torre et al. (2025), arXiv 2510.25674; the tests are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from seqdyn._arguments import check_count
+from seqdyn.analysis.events import Run, check_driven, reference_run, switches_of
+from seqdyn.analysis.provenance import provenance
+from seqdyn.analysis.signatures import auc
+from seqdyn.dynamics.maps import MapDynamics
+from seqdyn.rng import ambient_seed, fork_rng
+
+__all__ = ["Weights", "populations", "weights_of"]
+
+SETS = ("group 1", "group 2", "population 1", "population 2")
+_SOON = 5  # steps ahead that integrated noise is asked to foretell
+
+
+class Weights(NamedTuple):
+    """Weights of an additive drive :math:`W h + U u + b`: recurrent (H, H) and input (H, X)."""
+
+    recurrent: Tensor
+    input: Tensor
+
+
+def weights_of(dynamics: MapDynamics, like: Tensor) -> Weights:
+    """Weights of a map whose drive is linear in state and input.
+
+    Args:
+        dynamics: The map.
+        like: Tensor that gives dtype and device.
+
+    Raises:
+        ValueError: If the map has no preactivation, or one that is not linear.
+    """
+    drive = dynamics.preactivation
+    if drive is None:
+        raise ValueError("connectivity needs a preactivation; give MapDynamics(..., preactivation=...).")
+    size, inputs = dynamics.state_size, dynamics.input_size
+    h, u = like.new_zeros(size), like.new_zeros(inputs)
+    with torch.no_grad():
+        offset = drive(h, u)
+        recurrent = (drive(torch.eye(size).to(like), u.expand(size, -1)) - offset).mT
+        weights = (drive(h.expand(inputs, -1), torch.eye(inputs).to(like)) - offset).mT
+        generator = torch.Generator(device=like.device).manual_seed(0)
+        h = torch.randn(size, generator=generator, dtype=like.dtype, device=like.device)
+        u = torch.randn(inputs, generator=generator, dtype=like.dtype, device=like.device)
+        expected = recurrent @ h + weights @ u + offset
+        if not torch.allclose(drive(h, u), expected, rtol=1e-3, atol=1e-4):
+            raise ValueError(
+                "the drive of these dynamics is not linear in state and input: they have no weights."
+            )
+    return Weights(recurrent, weights)
+
+
+def populations(
+    dynamics: MapDynamics,
+    groups: Sequence[Sequence[int]],
+    *,
+    num_steps: int,
+    seed: int | None = None,
+    top_k: int | None = None,
+    num_permutations: int = 10_000,
+    sigma: float = 1.0,
+    num_chains: int = 64,
+    burn_in: int = 200,
+    start: Any = None,
+) -> xr.Dataset:
+    """Find the populations around two groups, test their connections and what they integrate.
+
+    Args:
+        dynamics: A map with readout, input and a drive that is linear in both.
+        groups: Indices of the units of the two groups, for instance the kick units of two directions.
+        num_steps: Steps of all chains of the reference run together.
+        seed: Seed; ``None`` draws one from the ambient stream.
+        top_k: Most units of both populations together; 7 of 15 units by default.
+        num_permutations: Permutations of the unit labels.
+        sigma: Standard deviation of the noise on each input.
+        num_chains: Chains of the reference run.
+        burn_in: Steps before the reference run.
+        start: States to start from; the origin by default.
+
+    Returns:
+        Dataset with the dims ``unit, neuron_set`` (groups 1 and 2, populations 1 and 2), ``neuron_set_to,
+        neuron_set_from, unit_out, chain, time, symbol``. ``population (unit)``: 1, 2 or 0 for neither;
+        ``group (unit)`` likewise; ``block_mean (neuron_set_to, neuron_set_from)``, mean weight between
+        different units; ``block_p``, two-sided permutation p-value; ``sorted_W (unit_out, unit)``, from unit
+        to unit_out, ordered by the set, with ``order (unit)``; ``mean_activity (neuron_set, chain, time)``
+        and ``symbol_trace (chain, time)`` of eight chains; ``integration_auc (symbol)``: how well the noise
+        summed since the symbol was entered, projected on the populations' input, foretells that it is left
+        within 5 steps (above ½: pushed towards group 1, below: towards group 2; ½ says nothing); NaN without
+        populations or for a symbol never left.
+
+    Raises:
+        ValueError: If there are not two separate groups, or the drive is not linear.
+    """
+    check_driven(dynamics, sigma=sigma)
+    first, second = _checked(groups, dynamics.state_size)
+    count = 7 * dynamics.state_size // 15 if top_k is None else check_count(top_k, "top_k")
+    seed = ambient_seed(seed)
+    with fork_rng(seed), torch.no_grad():
+        run = reference_run(
+            dynamics, num_steps=num_steps, num_chains=num_chains, burn_in=burn_in, sigma=sigma, start=start
+        )
+    weights = weights_of(dynamics, run.hidden)
+    recurrent = weights.recurrent.double().cpu().numpy()
+    contrast = recurrent[first].mean(axis=0) - recurrent[second].mean(axis=0)
+    label = _populations(recurrent, first, second, count)
+    sets = [first, second, np.flatnonzero(label == 1), np.flatnonzero(label == 2)]
+    means, p_value = _blocks(recurrent, sets, num_permutations, np.random.default_rng(seed % 2**64))
+    data = _traces(run, sets)
+    rest = np.setdiff1d(np.arange(len(label)), np.concatenate(sets))
+    order = np.concatenate([*sets, rest])
+    group = np.zeros(len(label), dtype=int)
+    group[first], group[second] = 1, 2
+    block = ("neuron_set_to", "neuron_set_from")
+    data = data.assign(
+        population=("unit", label),
+        group=("unit", group),
+        block_mean=(block, means),
+        block_p=(block, p_value),
+        sorted_W=(("unit_out", "unit"), recurrent[np.ix_(order, order)]),
+        order=("unit", order),
+        integration_auc=(
+            "symbol",
+            _integration(run, weights.input, np.where(label > 0, contrast, 0.0), dynamics),
+        ),
+    ).assign_coords(neuron_set=list(SETS), neuron_set_to=list(SETS), neuron_set_from=list(SETS))
+    return data.assign_attrs(provenance(seed=seed, sigma=sigma, dtype=run.hidden.dtype))
+
+
+def _populations(recurrent: np.ndarray, first: np.ndarray, second: np.ndarray, count: int) -> np.ndarray:
+    """Population of each unit, 1 or 2, 0 for neither; members of the groups are in none."""
+    onto_first, onto_second = recurrent[first].mean(axis=0), recurrent[second].mean(axis=0)
+    product = onto_first * onto_second
+    product[np.concatenate([first, second])] = np.inf
+    chosen = np.argsort(product)[:count]
+    chosen = chosen[product[chosen] < 0]
+    label = np.zeros(len(product), dtype=int)
+    label[chosen] = np.where(onto_first[chosen] > 0, 1, 2)
+    return label
+
+
+def _blocks(
+    recurrent: np.ndarray, sets: list[np.ndarray], num_permutations: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Block means (to, from) and p-values of their size under shuffled labels; NaN for empty blocks."""
+    size = len(recurrent)
+    off = recurrent * (1 - np.eye(size))
+    member = np.zeros((len(sets), size))
+    for row, units in zip(member, sets, strict=True):
+        row[units] = 1
+    pairs = member @ (1 - np.eye(size)) @ member.T
+
+    def means(labels: np.ndarray) -> np.ndarray:
+        total = labels @ off @ labels.T
+        return np.divide(total, pairs, out=np.full(pairs.shape, np.nan), where=pairs > 0)
+
+    found, overall = means(member), off.sum() / (size * (size - 1))
+    # The distance from the overall mean: a block of any random labels has that expectation.
+    beyond = np.zeros(pairs.shape)
+    for _ in range(check_count(num_permutations, "num_permutations")):
+        shuffled = means(member[:, rng.permutation(size)])
+        beyond += np.abs(shuffled - overall) >= np.abs(found - overall)
+    p_value = np.where(pairs > 0, (beyond + 1) / (num_permutations + 1), np.nan)
+    return found, p_value
+
+
+def _traces(run: Run, sets: list[np.ndarray]) -> xr.Dataset:
+    hidden = run.hidden[:8].cpu().numpy()
+    empty = np.full(hidden.shape[:2], np.nan)
+    activity = [hidden[:, :, units].mean(axis=-1) if len(units) else empty for units in sets]
+    return xr.Dataset(
+        {
+            "mean_activity": (("neuron_set", "chain", "time"), np.stack(activity)),
+            "symbol_trace": (("chain", "time"), run.symbol[:8].cpu().numpy()),
+        }
+    )
+
+
+def _integration(run: Run, weights: Tensor, direction: np.ndarray, dynamics: MapDynamics) -> np.ndarray:
+    """AUC, for each symbol, of the noise summed since it was entered, for leaving it soon, (K,)."""
+    assert dynamics.readout is not None
+    switches, symbol = switches_of(run.symbol), run.symbol.cpu().numpy()
+    vector = torch.from_numpy(direction).to(weights) @ weights
+    center = 0.0 if dynamics.input is None else dynamics.input.to(run.noise)
+    pushed = ((run.noise - center) @ vector).double().cumsum(dim=1).cpu().numpy()
+    total = np.concatenate([np.zeros_like(pushed[:, :1]), pushed], axis=1)  # up to each state
+    summed, soon = np.full(symbol.shape, np.nan), np.zeros(symbol.shape)
+    whole = np.diff(switches.chain, append=-1) == 0
+    for at in np.flatnonzero(whole):
+        chain, enter, leave = switches.chain[at], switches.time[at], switches.time[at + 1]
+        summed[chain, enter:leave] = total[chain, enter:leave] - total[chain, enter]
+        soon[chain, max(enter, leave - _SOON) : leave] = 1
+    num_symbols = dynamics.readout(run.hidden[:1, :1]).shape[-1]
+    if not direction.any():
+        return np.full(num_symbols, np.nan)
+    areas = []
+    for one in range(num_symbols):
+        inside = (symbol == one) & np.isfinite(summed)
+        areas.append(auc(summed[inside][:, None], soon[inside], 1 - soon[inside])[0])
+    return np.array(areas)
+
+
+def _checked(groups: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
+    found = [np.asarray(group) for group in groups]
+    if len(found) != 2 or any(one.ndim != 1 or not len(one) or one.dtype.kind not in "iu" for one in found):
+        raise ValueError("groups must be two lists of unit indices, such as [[3, 8], [5, 12]].")
+    joined = np.concatenate(found)
+    if joined.min() < 0 or joined.max() >= size or len(np.unique(joined)) < len(joined):
+        raise ValueError(
+            f"groups must hold different units from 0 to {size - 1}, in one group each, got "
+            f"{joined.tolist()}."
+        )
+    return found[0], found[1]

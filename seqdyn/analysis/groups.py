@@ -1,0 +1,289 @@
+"""Whether a group of units causes the transitions, against random groups like it.
+
+Units of a trained network are redundant, and random groups change the rate of transitions too. The claim that
+these units cause the transitions therefore needs that removing them lowers the rate by more than removing
+nearly any group of the same size and the same mean activity does, under the same noise.
+
+A rate can also fall because a symbol is hardly ever reached any more, or left at once: its own units are
+gone. Then that symbol is left *more* often per step spent in it. This is measured on copies that are put
+back on the undisturbed states every few steps, so that they visit all symbols. The claim therefore also needs
+that, over all directions, switches per step in the symbol left become fewer on the whole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from seqdyn._arguments import check_count
+from seqdyn.analysis.events import SymbolKind, check_driven, default_start, reference_run
+from seqdyn.analysis.provenance import provenance
+from seqdyn.analysis.screens import Change, bootstrap_chains, hazards, reduction, screen, switch_rate
+from seqdyn.dynamics.maps import MapDynamics
+from seqdyn.rng import ambient_seed, fork_rng
+
+__all__ = ["CAUSE", "NO_GROUP", "greedy_group", "group_effect", "matched_groups"]
+
+CAUSE, NO_GROUP = "these units cause the transitions", "no separable kick group"
+_LEAST_RANK = 0.95
+_PROBE_STEPS = 50  # of each chain, for the mean activity of units
+_DRAWS = 20  # random groups drawn for each one kept
+_MOST_TILT = 2.0  # most preference for active units, per standard deviation of activity
+
+
+def group_effect(
+    dynamics: MapDynamics,
+    units: Sequence[int] | np.ndarray,
+    *,
+    num_steps: int = 100_000,
+    num_random: int = 200,
+    seed: int | None = None,
+    sigma: float = 1.0,
+    num_chains: int = 64,
+    burn_in: int = 200,
+    symbol: SymbolKind = "argmax",
+    restart: int = 40,
+    num_resamples: int = 1000,
+    start: Any = None,
+) -> xr.Dataset:
+    """Compare removing a group of units with removing random groups like it, under common noise.
+
+    Args:
+        dynamics: A map with readout and input.
+        units: Indices of the units of the group. Take care that they were chosen under another seed: noise
+            that was used to choose them flatters them.
+        num_steps: Steps of all chains together, for every group.
+        num_random: Random groups of other units.
+        seed: Seed; ``None`` draws one from the ambient stream.
+        sigma: Standard deviation of the noise on each input.
+        num_chains: Chains of each group.
+        burn_in: Steps before counting, with the units removed.
+        symbol: How symbols come from the outputs, ``"argmax"`` or ``"sampled"``.
+        restart: Steps after which copies are put back to measure ``hazard_effect``.
+        num_resamples: Bootstrap resamples over chains.
+        start: States to start from; the origin by default.
+
+    Returns:
+        Dataset with the dims ``change, bound, group, group_unit, symbol, symbol_next``. ``change`` is
+        ``silence`` (activity 0) or ``recurrent`` (recurrent drive 0). ``reference_rate`` (switches per step),
+        ``rate``, ``effect`` (relative reduction of the rate), ``rank`` (share of random groups with a smaller
+        effect), ``verdict`` (change); ``effect_ci`` (change, bound); ``random_effect`` (change, group);
+        ``random_unit`` (group, group_unit); ``group_activity`` and ``random_activity`` (group), mean absolute
+        activity without a change; ``direction_effect`` and ``hazard_effect`` (change, symbol, symbol_next),
+        reduction of the switches of each direction per step and, with copies put back, per step spent in the
+        symbol left, NaN where there is nothing to compare; ``mean_hazard_effect`` (change), mean of the
+        latter over directions; ``symbol_share`` (change, symbol) with the group removed. The attribute
+        ``verdict`` is that of silencing.
+
+    Raises:
+        ValueError: If the units are none, unknown, repeated or too many, or there is no switch at all.
+    """
+    check_driven(dynamics, symbol=symbol, sigma=sigma)
+    chosen = _checked(units, dynamics.state_size)
+    check_count(num_random, "num_random")
+    check_count(restart, "restart")
+    seed = ambient_seed(seed)
+    length = math.ceil(check_count(num_steps, "num_steps") / check_count(num_chains, "num_chains"))
+    options: dict[str, Any] = {"sigma": sigma, "symbol": symbol}
+    with fork_rng(seed), torch.no_grad():
+        steps = _PROBE_STEPS * num_chains
+        probe = reference_run(dynamics, num_steps=steps, num_chains=num_chains, start=start, **options)
+        activity = probe.hidden.abs().mean(dim=(0, 1)).double().cpu().numpy()
+        others = matched_groups(activity, chosen, num_random, np.random.default_rng(seed % 2**64))
+        hidden = probe.hidden[:, -1]
+        sets = _masks([chosen[:0], chosen, *others], hidden)
+        found = []
+        for change in get_args(Change):
+            with fork_rng(seed):  # both kinds of change see the same noise
+                options |= {"change": change, "num_steps": length}
+                moves = screen(dynamics, sets, hidden, burn_in=burn_in, **options).moves
+                back = screen(dynamics, sets[:2], hidden, restart=restart, **options).moves
+                found.append((moves, back))
+    resamples = bootstrap_chains(num_chains, num_resamples, seed)
+    data = xr.concat([_effects(*moves, resamples) for moves in found], dim="change")
+    data = data.assign_coords(change=list(get_args(Change)), bound=["low", "high"])
+    data["random_unit"] = (("group", "group_unit"), np.stack(others))
+    data["random_activity"] = ("group", activity[np.stack(others)].mean(axis=1))
+    data["group_activity"] = activity[chosen].mean()
+    attrs = provenance(seed=seed, sigma=sigma, dtype=hidden.dtype)
+    attrs |= {"units": chosen, "num_steps": length * num_chains, "num_chains": num_chains}
+    return data.assign_attrs(attrs | {"symbol_kind": symbol, "verdict": str(data.verdict.values[0])})
+
+
+def greedy_group(
+    dynamics: MapDynamics,
+    num_units: int,
+    *,
+    num_steps: int = 20_000,
+    seed: int | None = None,
+    change: Change = "silence",
+    sigma: float = 1.0,
+    num_chains: int = 64,
+    burn_in: int = 200,
+    symbol: SymbolKind = "argmax",
+    start: Any = None,
+) -> xr.Dataset:
+    """Add, one by one, the unit whose removal lowers the rate of switches most; and remove each alone.
+
+    This is about the most that a group of that size can do, by whatever mechanism: the usual one is to take
+    one symbol out of reach, which is no proof of kicks. Judge the group by :func:`group_effect` under another
+    seed, and look at its ``hazard_effect``.
+
+    Args:
+        dynamics: A map with readout and input.
+        num_units: Units of the group.
+        num_steps: Steps of all chains together, for every candidate.
+        seed: Seed; ``None`` draws one from the ambient stream.
+        change: ``"silence"``, or ``"recurrent"`` for the recurrent drive set to 0.
+        sigma: Standard deviation of the noise on each input.
+        num_chains: Chains of each candidate.
+        burn_in: Steps before counting, with the units removed.
+        symbol: How symbols come from the outputs.
+        start: States to start from; the origin by default.
+
+    Returns:
+        Dataset with the dims ``order, unit``: ``chosen`` and ``effect`` (order), the units and the relative
+        reduction of the rate with all up to them removed, under the noise that chose them;
+        ``single_effect (unit)``, each alone.
+
+    Raises:
+        ValueError: If the map has no readout or input, or there are fewer units.
+    """
+    check_driven(dynamics, symbol=symbol, sigma=sigma)
+    size = dynamics.state_size
+    if check_count(num_units, "num_units") > size:
+        raise ValueError(f"num_units={num_units} is more than the {size} units there are.")
+    seed = ambient_seed(seed)
+    length = math.ceil(check_count(num_steps, "num_steps") / check_count(num_chains, "num_chains"))
+    options: dict[str, Any] = {"burn_in": burn_in, "sigma": sigma, "change": change, "symbol": symbol}
+    chosen: list[int] = []
+    found = []
+    with fork_rng(seed), torch.no_grad():
+        hidden = default_start(dynamics, start, num_chains)
+        for _ in range(num_units):
+            sets = torch.eye(size + 1, size, dtype=torch.bool)  # the last row is for no unit at all
+            sets[:-1, chosen] = True
+            moves = screen(dynamics, sets.to(hidden.device), hidden, num_steps=length, **options).moves
+            rate = switch_rate(moves.sum(axis=1))
+            effect = reduction(rate[:-1], rate[-1])
+            found.append(effect)
+            chosen.append(int(np.where(np.isin(np.arange(size), chosen), -np.inf, effect).argmax()))
+    data = xr.Dataset(
+        {
+            "chosen": ("order", chosen),
+            "effect": ("order", [effect[unit] for effect, unit in zip(found, chosen, strict=True)]),
+            "single_effect": ("unit", found[0]),
+        },
+        coords={"order": np.arange(1, num_units + 1)},
+    )
+    return data.assign_attrs(provenance(seed=seed, sigma=sigma, dtype=hidden.dtype) | {"change": change})
+
+
+def matched_groups(
+    activity: np.ndarray, units: np.ndarray, num_groups: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Random groups of other units, of the same size and of mean activity as close as can be had.
+
+    Units are drawn with weights exp(β · activity), β such that groups match on average; it is bounded, so
+    that the groups of an extreme one are not always the same. Of several times as many different groups,
+    those with the closest mean activity are kept.
+
+    Args:
+        activity: Mean activity of each unit, (H,).
+        units: The group to match.
+        num_groups: Groups to return.
+        rng: Source of randomness.
+
+    Raises:
+        ValueError: If there are fewer different groups.
+    """
+    others = np.setdiff1d(np.arange(len(activity)), units)
+    spread, target = activity[others].std(), activity[units].mean()
+    keys = rng.gumbel(size=(_DRAWS * num_groups, len(others)))
+
+    def draw(tilt: float) -> np.ndarray:
+        order = (-keys - tilt * activity[others]).argsort(axis=1)[:, : len(units)]
+        return np.unique(np.sort(others[order], axis=1), axis=0)
+
+    low, high = (-_MOST_TILT / spread, _MOST_TILT / spread) if spread > 0 else (0.0, 0.0)
+    for _ in range(12):
+        middle = (low + high) / 2
+        low, high = (middle, high) if activity[draw(middle)].mean() < target else (low, middle)
+    drawn = draw((low + high) / 2)
+    if len(drawn) < num_groups:
+        raise ValueError(
+            f"only {len(drawn)} different random groups of {len(units)} of the {len(others)} other units "
+            f"were found; type num_random={len(drawn)}."
+        )
+    distance = np.abs(activity[drawn].mean(axis=1) - target)
+    return list(drawn[np.argsort(distance, kind="stable")[:num_groups]])
+
+
+def _effects(moves: np.ndarray, back: np.ndarray, resamples: np.ndarray) -> xr.Dataset:
+    """Effects of one kind of change.
+
+    Args:
+        moves: Moves (S, N, K, K) with nothing, the group and random groups removed.
+        back: Moves (2, N, K, K) with nothing and the group removed, put back on undisturbed states.
+        resamples: How often each chain is drawn, (R, N).
+    """
+    pooled, off = moves.sum(axis=1), 1 - np.eye(moves.shape[-1])
+    rate = switch_rate(pooled)
+    if rate[0] == 0:
+        raise ValueError("the symbol never changes without any intervention; raise num_steps or sigma.")
+    effect = reduction(rate, rate[0])
+    drawn = switch_rate(np.einsum("rn,snab->srab", resamples, moves[:2]))
+    low, high = np.nanquantile(reduction(drawn[1], drawn[0]), [0.025, 0.975])
+    reference, changed = hazards(back.sum(axis=1))
+    hazard = reduction(changed, reference)
+    # Directions weigh by their switches without any change.
+    known = np.isfinite(hazard)
+    overall = float(np.average(hazard[known], weights=(off * pooled[0])[known])) if known.any() else np.nan
+    rank = float((effect[2:] < effect[1]).mean())
+    return xr.Dataset(
+        {
+            "reference_rate": rate[0],
+            "rate": rate[1],
+            "effect": effect[1],
+            "effect_ci": ("bound", [low, high]),
+            "rank": rank,
+            "random_effect": ("group", effect[2:]),
+            "direction_effect": (("symbol", "symbol_next"), reduction(off * pooled[1], off * pooled[0])),
+            "hazard_effect": (("symbol", "symbol_next"), hazard),
+            "mean_hazard_effect": overall,
+            "symbol_share": ("symbol", pooled[1].sum(axis=1) / pooled[1].sum()),
+            "verdict": CAUSE if rank >= _LEAST_RANK and low > 0 and overall > 0 else NO_GROUP,
+        }
+    )
+
+
+def _masks(groups: list[np.ndarray], like: Tensor) -> Tensor:
+    """Units of each group, (S, H) bool."""
+    masks = np.zeros((len(groups), like.shape[-1]), dtype=bool)
+    for row, group in zip(masks, groups, strict=True):
+        row[group] = True
+    return torch.from_numpy(masks).to(like.device)
+
+
+def _checked(units: Any, size: int) -> np.ndarray:
+    found = np.asarray(units)
+    if found.ndim != 1 or len(found) == 0 or found.dtype.kind not in "iu":
+        raise ValueError(
+            f"units must be a list of indices, got {units!r}; those of a direction are "
+            "np.flatnonzero(kicks.is_kick.sel(direction='0->2'))."
+        )
+    wrong = [int(unit) for unit in found if not 0 <= unit < size]
+    if wrong or len(np.unique(found)) < len(found):
+        raise ValueError(f"units must be different numbers from 0 to {size - 1}, got {found.tolist()}.")
+    if 2 * len(found) > size:
+        raise ValueError(
+            f"a group of {len(found)} leaves only {size - len(found)} other units, too few for random groups "
+            "of its size; choose at most half of the units."
+        )
+    return np.sort(found)

@@ -1,0 +1,141 @@
+r"""Jacobians of a system, and the spectra along a trajectory.
+
+The Möbius map :math:`m = (\lambda - 1) / (\lambda + 1)` sends the unit disc to the left half-plane, so that
+:math:`\mathrm{Re}\, m > 0` where :math:`|\lambda| > 1`. A pair of eigenvalues is *critical* where
+:math:`|\mathrm{Re}\, m| < 0.1` and :math:`\mathrm{Im}\, m > 0.05`: it rotates, hardly growing or
+decaying.
+
+Source: Torre et al. (2025), arXiv 2510.25674.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+from torch.func import jacrev, vmap
+
+from seqdyn.analysis.common import MODE, TIME, array, attributes
+from seqdyn.dynamics.arguments import Dynamics, as_input, as_states, check_unscheduled
+from seqdyn.dynamics.flows import FlowDynamics
+from seqdyn.dynamics.maps import MapDynamics
+
+__all__ = ["batch_jacobian", "drive_matrices", "field", "jacobian", "local_spectra"]
+
+
+def jacobian(dynamics: Dynamics, hidden: Any, input: Any = None) -> Tensor:
+    """Derivative of the next state, or of a flow's velocity, with respect to the state.
+
+    Args:
+        dynamics: Map or flow.
+        hidden: States (..., H).
+        input: Constant input (X,), or one for each state (..., X).
+
+    Returns:
+        Jacobians (..., H, H): row i holds the derivatives of unit i. At a kink of a rectifier this is what
+        automatic differentiation says, the derivative from below.
+
+    Raises:
+        ValueError: If an argument does not fit the system, or the system changes with time.
+    """
+    check_unscheduled(dynamics)
+    states = as_states(dynamics, hidden, "hidden")
+    rows, size = states.reshape(-1, dynamics.state_size), dynamics.state_size
+    u = as_input(dynamics, input, states)
+    if u is not None:
+        u = u.expand(*states.shape[:-1], u.shape[-1]).reshape(len(rows), -1)
+    return batch_jacobian(dynamics, rows, u).reshape(*states.shape[:-1], size, size)
+
+
+def field(dynamics: Dynamics) -> Callable[[Tensor, Tensor | None], Tensor]:
+    """The step of a map; the drift of a flow, at time 0."""
+    if isinstance(dynamics, FlowDynamics):
+        drift = dynamics.drift
+        return lambda h, u: drift(h, 0.0)
+    return dynamics.step
+
+
+def batch_jacobian(dynamics: Dynamics, hidden: Tensor, input: Tensor | None) -> Tensor:
+    """Jacobians (N, H, H) at states (N, H) under inputs (N, X) or none."""
+    function = field(dynamics)
+    if input is None:
+        return vmap(jacrev(lambda h: function(h[None], None)[0]))(hidden)
+    return vmap(jacrev(lambda h, u: function(h[None], u[None])[0]))(hidden, input)
+
+
+def drive_matrices(dynamics: MapDynamics, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights W (H, H), U (H, X) and offset b (H,) of a drive that is W h + U x + b.
+
+    Args:
+        dynamics: A map with a preactivation.
+        like: Tensor that gives dtype and device.
+
+    Raises:
+        ValueError: If the map has no drive, or it is not of this form.
+    """
+    check_unscheduled(dynamics)
+    drive = dynamics.preactivation
+    if drive is None:
+        raise ValueError("weights are read from the preactivation, which these dynamics do not have.")
+    h, u = (like.new_zeros(size) for size in (dynamics.state_size, dynamics.input_size))
+    with torch.no_grad():
+        offset = drive(h, u)
+    recurrent, inputs = jacrev(drive, argnums=(0, 1))(h, u)
+    generator = torch.Generator(device=like.device).manual_seed(0)
+    h, u = (torch.randn(value.shape, generator=generator, device=value.device).to(value) for value in (h, u))
+    with torch.no_grad():
+        expected, found = recurrent @ h + inputs @ u + offset, drive(h, u)
+    if not torch.allclose(expected, found, rtol=1e-4, atol=1e-5):
+        raise ValueError("the preactivation is not W h + U x + b: there are no weights to read from it.")
+    return recurrent.detach(), inputs.detach(), offset
+
+
+def local_spectra(dynamics: Dynamics, hidden: Any, input: Any = None) -> xr.Dataset:
+    """Eigenvalues of the Jacobians along a trajectory.
+
+    Args:
+        dynamics: Map or flow.
+        hidden: States (T, H) at which the Jacobians are taken.
+        input: Constant input (X,), or the input (T, X) of the step that leaves each state; none for the
+            noise-free Jacobian.
+
+    Returns:
+        ``eigenvalue (time, mode)``, complex, by falling modulus; ``spectral_radius (time)``;
+        ``num_unstable (time)``, of modulus above 1 (of a flow: with a positive real part); and
+        ``num_critical (time)``, rotating pairs near the border of stability.
+
+    Raises:
+        ValueError: If an argument does not fit the system.
+    """
+    states = as_states(dynamics, hidden, "hidden")
+    if states.ndim != 2:
+        raise ValueError(f"hidden must be one trajectory (time, unit), got shape {tuple(states.shape)}.")
+    values = np.stack([_spectrum(matrix) for matrix in array(jacobian(dynamics, states, input))])
+    flow = isinstance(dynamics, FlowDynamics)
+    unstable = values.real > 0 if flow else np.abs(values) > 1
+    # One of each pair; that leaves out λ = -1, which has no image.
+    turning = values.imag > 0
+    moebius = values if flow else (values - 1) / np.where(turning, values + 1, 1)
+    critical = turning & (np.abs(moebius.real) < 0.1) & (moebius.imag > 0.05)
+    return xr.Dataset(
+        {
+            "eigenvalue": ((TIME, MODE), values),
+            "spectral_radius": (TIME, np.abs(values).max(axis=1)),
+            "num_unstable": (TIME, unstable.sum(axis=1)),
+            "num_critical": (TIME, critical.sum(axis=1)),
+        },
+        attrs=attributes(states, system="flow" if flow else "map"),
+    )
+
+
+def _spectrum(matrix: np.ndarray) -> np.ndarray:
+    """Eigenvalues by falling modulus; silent units (zero rows) have eigenvalue 0 and leave the matrix."""
+    active = matrix.any(axis=1)
+    values = np.zeros(len(matrix), dtype=np.complex128)
+    found = np.linalg.eigvals(matrix[np.ix_(active, active)].astype(np.float64))
+    values[: len(found)] = found[np.argsort(-np.abs(found), kind="stable")]
+    return values

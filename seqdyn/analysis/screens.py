@@ -1,0 +1,117 @@
+"""Many interventions at once: the same noise, one set of changed units per row of a batch.
+
+A set S of units is changed after each step: its activity is set to 0 (``"silence"``), or to what the step
+gives without recurrent drive, :math:`F(0, u)` (``"recurrent"``; for additive drives
+:math:`\\phi(U u + b)`). All sets and chains advance together in one batch, so that the effects of hundreds of
+sets differ by the sets alone and cost one roll-out.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqdyn.analysis.events import SymbolKind, drive, symbols_of
+from seqdyn.dynamics.maps import MapDynamics
+
+__all__ = ["Change", "Counts", "bootstrap_chains", "hazards", "reduction", "screen", "switch_rate"]
+
+Change = Literal["silence", "recurrent"]
+
+
+class Counts(NamedTuple):
+    """What each of S sets of changed units did in each of N chains, float64.
+
+    Attributes:
+        moves: Steps from one symbol to another (or to itself), (S, N, K, K).
+        activity: Mean absolute activity of each unit in the first set, (H,).
+    """
+
+    moves: np.ndarray
+    activity: np.ndarray
+
+
+@torch.no_grad()
+def screen(
+    dynamics: MapDynamics,
+    sets: Tensor,
+    hidden: Tensor,
+    *,
+    num_steps: int,
+    burn_in: int = 0,
+    restart: int | None = None,
+    sigma: float = 1.0,
+    change: Change = "silence",
+    symbol: SymbolKind = "argmax",
+) -> Counts:
+    """Run all sets from the same states under the same noise; draws from the ambient stream.
+
+    Args:
+        dynamics: The map, with a readout.
+        sets: Units changed in each set, (S, H) bool.
+        hidden: Starting states (N, H).
+        num_steps: Recorded steps of each chain.
+        burn_in: Steps before recording, with the change in force.
+        restart: Put all sets back to the states of the first one after every so many steps. Otherwise a set
+            that ends in one symbol says nothing of the others.
+        sigma: Standard deviation of the noise on each input.
+        change: What is done to the units.
+        symbol: How symbols come from the outputs.
+    """
+    assert dynamics.readout is not None
+    num_sets, (num_chains, size) = len(sets), hidden.shape
+    h, mask = hidden.expand(num_sets, -1, -1), sets[:, None, :]
+    zeros, total = torch.zeros_like(hidden), hidden.new_zeros(size)
+    now = symbols_of(_shared(dynamics.readout(h), symbol), "argmax")
+    num_symbols = dynamics.readout(hidden[:1]).shape[-1]
+    moves = torch.zeros(num_sets, num_chains, num_symbols**2, dtype=torch.float64, device=h.device)
+    for step in range(burn_in + num_steps):
+        if restart is not None and step % restart == 0:
+            h, now = h[:1].expand_as(h), now[:1].expand_as(now)
+        u = drive(dynamics, hidden, sigma)
+        value = zeros if change == "silence" else dynamics.step(zeros, u)
+        h = torch.where(mask, value, dynamics.step(h, u.expand(num_sets, -1, -1)))
+        before, now = now, symbols_of(_shared(dynamics.readout(h), symbol), "argmax")
+        if step >= burn_in:
+            code = (before * num_symbols + now)[..., None]
+            moves.scatter_add_(2, code, torch.ones_like(code, dtype=moves.dtype))
+            total += h[0].abs().mean(dim=0)
+    shape = (num_sets, num_chains, num_symbols, num_symbols)
+    return Counts(moves.view(shape).cpu().numpy(), (total / num_steps).double().cpu().numpy())
+
+
+def _shared(logits: Tensor, kind: SymbolKind) -> Tensor:
+    """Logits (S, N, K), with Gumbel noise that all sets share where symbols are sampled."""
+    if kind == "argmax":
+        return logits
+    return logits - torch.empty_like(logits[0]).exponential_().log()
+
+
+def hazards(moves: np.ndarray) -> np.ndarray:
+    """Switches a→b per step spent in a, (..., K, K), of moves (..., K, K); NaN where a was never visited."""
+    spent = moves.sum(axis=-1, keepdims=True)
+    off = moves * (1 - np.eye(moves.shape[-1]))
+    return np.divide(off, spent, out=np.full(moves.shape, np.nan), where=spent > 0)
+
+
+def switch_rate(moves: np.ndarray) -> np.ndarray:
+    """Switches per step, (...), of moves (..., K, K)."""
+    stay = np.trace(moves, axis1=-2, axis2=-1)
+    total = moves.sum(axis=(-2, -1))
+    return 1 - stay / total
+
+
+def reduction(changed: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Relative reduction 1 - changed / reference: 1 is none left, below 0 is more; NaN without reference."""
+    changed, reference = np.broadcast_arrays(changed, reference)
+    ratio = np.divide(changed, reference, out=np.full(changed.shape, np.nan), where=reference > 0)
+    return 1 - ratio
+
+
+def bootstrap_chains(num_chains: int, num_resamples: int, seed: int) -> np.ndarray:
+    """How often each chain is drawn in each resample, (R, N)."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(num_chains, np.full(num_chains, 1 / num_chains), size=num_resamples)

@@ -1,0 +1,151 @@
+r"""Stability of fixed points: by eigenvalues, and where the map has a kink, by growth.
+
+At a kink of a rectifier the Jacobian does not exist (automatic differentiation calls it zero, hence
+stable). There the map is, close by, homogeneous: :math:`F(h^* + \epsilon v) = h^* + \epsilon\, G(v)`. The
+point is stable if :math:`v \leftarrow G(v)` shrinks from all directions, whatever the spectral radius of the
+weights, which says nothing about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from seqdyn._arguments import check_count
+from seqdyn.analysis.common import START, array, attributes
+from seqdyn.dynamics.arguments import check_unscheduled
+from seqdyn.dynamics.maps import MapDynamics, Overwritten, activation_of, is_homogeneous
+from seqdyn.rng import fork_rng
+
+__all__ = ["cone_growth", "growth_at", "kinked", "label"]
+
+_KINK = {torch.float64: 1e-9, torch.float32: 1e-5}
+
+
+def label(eigenvalues: np.ndarray, *, flow: bool, band: float) -> tuple[str, int]:
+    """Name the type of a fixed point.
+
+    Args:
+        eigenvalues: Eigenvalues of the Jacobian, (H,).
+        flow: Whether stability means a negative real part instead of a modulus below 1.
+        band: Half-width of the band around the border within which an eigenvalue counts as marginal.
+
+    Returns:
+        ``"stable node"`` or ``"stable focus"`` (whether the slowest mode is real or rotates),
+        ``"saddle"``, ``"source"`` or ``"marginal"``; and the number of unstable eigenvalues.
+    """
+    growth = eigenvalues.real if flow else np.abs(eigenvalues) - 1
+    num_unstable = int((growth > band).sum())
+    if num_unstable:
+        return ("source" if num_unstable == len(growth) else "saddle"), num_unstable
+    if (growth > -band).any():
+        return "marginal", 0
+    return ("stable focus" if eigenvalues[growth.argmax()].imag != 0 else "stable node"), 0
+
+
+def cone_growth(
+    dynamics: MapDynamics,
+    like: Tensor,
+    *,
+    num_directions: int = 256,
+    num_steps: int = 400,
+    seed: int | None = None,
+) -> xr.Dataset:
+    r"""Growth rate at the origin of a homogeneous map, :math:`\lambda = \lim \frac1t \log|h_t|`.
+
+    Args:
+        dynamics: Rectifier network without biases.
+        like: Tensor that gives dtype and device.
+        num_directions: Random starting directions.
+        num_steps: Steps; the first half is a transient, the second gives the slope.
+        seed: Seed of the directions.
+
+    Returns:
+        ``growth_rate (start)``, per step, -inf where the state reaches the origin exactly; ``hitting_time
+        (start)``, the step at which it does, NaN where it does not. Attribute ``stable_origin``, 1 if every
+        direction shrinks: a saddle ray that no sampled direction comes near goes unseen.
+
+    Raises:
+        ValueError: If the map is not homogeneous.
+    """
+    check_unscheduled(dynamics)
+    num_steps = check_count(num_steps, "num_steps", least=2)
+    check_count(num_directions, "num_directions")
+    if not is_homogeneous(dynamics, like):
+        raise ValueError(
+            "cone growth is defined for rectifier networks without biases, F(c h) = c F(h), and these "
+            "dynamics are not; look at the eigenvalues of seqdyn.analysis.fixed_points."
+        )
+    with fork_rng(seed), torch.no_grad():
+        size = (num_directions, dynamics.state_size)
+        rate, hit = _growth(lambda v: dynamics.step(v, None), torch.randn(size).to(like), num_steps)
+    return xr.Dataset(
+        {"growth_rate": (START, rate), "hitting_time": (START, hit)},
+        attrs=attributes(
+            like,
+            seed=seed,
+            num_steps=num_steps,
+            max_growth_rate=rate.max(),
+            stable_origin=int(rate.max() < 0),
+        ),
+    )
+
+
+def kinked(dynamics: MapDynamics, hidden: Tensor, input: Tensor | None) -> Tensor:
+    """Which of the fixed points (P, H) lie on a kink, (P,) bool.
+
+    The origin of a homogeneous map does. Elsewhere a kink is seen where drive and nonlinearity are known.
+    """
+    tolerance = _KINK.get(hidden.dtype, 1e-5)
+    found = torch.zeros(len(hidden), dtype=torch.bool, device=hidden.device)
+    silent = input is None or not bool(input.any())
+    if silent and is_homogeneous(dynamics, hidden):
+        found |= hidden.norm(dim=1) < tolerance
+    if dynamics.preactivation is None:
+        return found
+    try:
+        drive, activation = activation_of(dynamics, hidden)
+    except ValueError:
+        return found
+    free = torch.ones(dynamics.state_size, dtype=torch.bool, device=hidden.device)
+    while isinstance(activation, Overwritten):
+        free, activation = free & ~activation.mask.to(free.device), activation.base
+    if activation not in (torch.relu, torch.nn.functional.relu):
+        return found
+    return found | ((drive(hidden, input).abs() < tolerance) & free).any(dim=1)
+
+
+def growth_at(
+    step: Callable[[Tensor], Tensor], point: Tensor, *, num_directions: int = 128, num_steps: int = 400
+) -> float:
+    """Largest growth rate per step of small deviations from a kinked fixed point (H,), over ± directions."""
+    size = (
+        1e-6 * (1 + float(point.norm())) if point.dtype == torch.float64 else 1e-3 * (1 + float(point.norm()))
+    )
+    size = 1.0 if not bool(point.any()) else size
+    directions = torch.randn(num_directions, len(point)).to(point)
+    rate, _ = _growth(
+        lambda v: (step(point + size * v) - point) / size, torch.cat([directions, -directions]), num_steps
+    )
+    return float(rate.max())
+
+
+def _growth(
+    step: Callable[[Tensor], Tensor], directions: Tensor, num_steps: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Growth rates (N,) over the second half of the steps, and the steps at which the state became 0."""
+    v = directions / directions.norm(dim=1, keepdim=True)
+    total, hit = v.new_zeros(len(v), dtype=torch.float64), v.new_full((len(v),), torch.nan)
+    for number in range(1, num_steps + 1):
+        v = step(v)
+        norm = v.norm(dim=1)
+        hit = torch.where(hit.isnan() & (norm == 0), float(number), hit)
+        v = v / torch.where(norm == 0, 1.0, norm)[:, None]
+        if number > num_steps // 2:
+            total += norm.double().log()
+    rate = torch.where(hit.isnan(), total / (num_steps - num_steps // 2), -torch.inf)
+    return array(rate), array(hit)

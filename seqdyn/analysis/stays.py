@@ -1,0 +1,228 @@
+r"""How long a state keeps its symbol, and where the transitions are.
+
+From each state, several independent noisy continuations run until the symbol changes. The residence time is
+the mean number of steps, the switching step counted, runs still going after ``max_steps`` counted as that
+many. Along a run the output of the state's own symbol rises and falls: the number of changes of sign of
+:math:`\ell_k(h_{t}) - \ell_k(h_{t-1})` says how often it turned.
+
+Regions: ``transition`` below 2 steps, ``kick-zone`` from 2 to 8, ``cluster`` above 8 with a softmax of more
+than 0.8 for the symbol; everything else is ``unassigned``.
+
+Source: Torre et al. (2025), arXiv 2510.25674; the region of the rest is ours.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from seqdyn._arguments import check_count
+from seqdyn.analysis.events import SymbolKind, check_driven, drive, principal_axes, symbols_of
+from seqdyn.analysis.provenance import provenance
+from seqdyn.dynamics.arguments import as_states
+from seqdyn.dynamics.maps import MapDynamics
+from seqdyn.rng import fork_rng
+
+__all__ = ["REGIONS", "Stays", "region_of", "residence", "stays"]
+
+REGIONS = ("transition", "kick-zone", "cluster", "unassigned")
+_BLOCK = 8192  # rows that advance together: their activity fits the cache
+
+
+class Stays(NamedTuple):
+    """What happened on each of R runs from each of S states; all (S, R).
+
+    Attributes:
+        steps: Steps until the symbol changed, or ``max_steps``.
+        censored: Whether it never changed.
+        sign_changes: Turns of the output of the first symbol.
+        reached: Symbol after the change; -1 where there was none.
+    """
+
+    steps: Tensor
+    censored: Tensor
+    sign_changes: Tensor
+    reached: Tensor
+
+
+def residence(
+    dynamics: MapDynamics,
+    start: Any,
+    *,
+    num_runs: int = 20,
+    max_steps: int = 60,
+    sigma: float = 1.0,
+    noise: Tensor | None = None,
+    symbol: SymbolKind = "argmax",
+    jacobians: bool = False,
+    seed: int | None = None,
+) -> xr.Dataset:
+    """Measure the residence time of states and sort them into regions.
+
+    Args:
+        dynamics: A map with a readout, driven by noise.
+        start: States (S, H), for instance of a driven run.
+        num_runs: Continuations of each state.
+        max_steps: Most steps of a continuation.
+        sigma: Standard deviation of the noise on each input.
+        noise: Standard normal draws to use, (S, num_runs, max_steps, X), multiplied by ``sigma``; fresh ones
+            by default.
+        symbol: ``"argmax"`` of the outputs, or ``"sampled"`` from their softmax.
+        jacobians: Whether to count the unstable eigenvalues of the noise-free Jacobian at each state, which
+            takes milliseconds a state.
+        seed: Seed of the noise; ``None`` draws from the ambient stream.
+
+    Returns:
+        Dataset with the dims ``sample, unit, pc, region``: ``residence_time``, ``residence_sd``,
+        ``censored_fraction``, ``sign_changes`` (mean over runs), ``symbol``, ``confidence`` (softmax of the
+        symbol), ``region`` and, if asked for, ``n_unstable``, all (sample); ``hidden (sample, unit)`` and
+        ``scores (sample, pc)`` on the principal axes of the states; ``region_share``,
+        ``region_residence_time``, ``region_sign_changes`` (and ``region_n_unstable``) (region_name), NaN for
+        an empty region. Times are in steps.
+
+    Raises:
+        ValueError: If the map has no readout or input, or an argument does not fit.
+    """
+    check_driven(dynamics, symbol=symbol, sigma=sigma)
+    states = torch.atleast_2d(as_states(dynamics, start))
+    num_runs, max_steps = check_count(num_runs, "num_runs"), check_count(max_steps, "max_steps")
+    wanted = (len(states), num_runs, max_steps, dynamics.input_size)
+    if noise is not None and tuple(noise.shape) != wanted:
+        raise ValueError(
+            f"noise must have shape {wanted} (sample, run, step, input), got {tuple(noise.shape)}."
+        )
+    with fork_rng(seed), torch.no_grad():
+        found = stays(
+            dynamics, states, num_runs=num_runs, max_steps=max_steps, sigma=sigma, noise=noise, symbol=symbol
+        )
+    data = _dataset(dynamics, states, found)
+    if jacobians:
+        data["n_unstable"] = ("sample", _num_unstable(dynamics, states))
+    attrs = provenance(seed=seed, sigma=sigma, dtype=states.dtype)
+    attrs |= {"num_runs": num_runs, "max_steps": max_steps, "symbol_kind": symbol, "units": "steps"}
+    return data.merge(_region_means(data)).assign_attrs(attrs)
+
+
+def stays(
+    dynamics: MapDynamics,
+    states: Tensor,
+    *,
+    num_runs: int,
+    max_steps: int,
+    sigma: float = 1.0,
+    noise: Tensor | None = None,
+    symbol: SymbolKind = "argmax",
+) -> Stays:
+    """Run every state (S, H) until its symbol changes; draws from the ambient stream.
+
+    Runs that have changed leave the batch, so that a step costs what is still going.
+    """
+    rows = torch.arange(len(states), device=states.device).repeat_interleave(num_runs)
+    flat = None if noise is None else noise.to(states).flatten(0, 1)
+    blocks = [
+        _run(
+            dynamics, states[part], max_steps, sigma, None if flat is None else flat[at : at + _BLOCK], symbol
+        )
+        for at, part in zip(range(0, len(rows), _BLOCK), rows.split(_BLOCK), strict=True)
+    ]
+    return Stays(*(torch.cat(field).view(len(states), num_runs) for field in zip(*blocks, strict=True)))
+
+
+def region_of(residence_time: np.ndarray, confidence: np.ndarray) -> np.ndarray:
+    """Name of the region of states with these residence times [steps] and softmax of their symbol."""
+    inside = [
+        residence_time < 2,
+        (residence_time >= 2) & (residence_time <= 8),
+        (residence_time > 8) & (confidence > 0.8),
+    ]
+    return np.select(inside, REGIONS[:3], default=REGIONS[3])
+
+
+def _run(
+    dynamics: MapDynamics, h: Tensor, max_steps: int, sigma: float, noise: Tensor | None, kind: SymbolKind
+) -> Stays:
+    """Runs from rows h (B, H); the four fields of :class:`Stays`, each (B,)."""
+    assert dynamics.readout is not None
+    logits = dynamics.readout(h)
+    first = symbols_of(logits, kind)
+    out = Stays(
+        torch.full_like(first, max_steps),
+        torch.ones_like(first, dtype=torch.bool),
+        torch.zeros_like(first),
+        torch.full_like(first, -1),
+    )
+    alive = torch.arange(len(h), device=h.device)
+    level, sign = logits.gather(1, first[:, None])[:, 0], torch.zeros(len(h), dtype=h.dtype, device=h.device)
+    turns = torch.zeros_like(first)
+    for step in range(max_steps):
+        u = drive(dynamics, h, sigma) if noise is None else _given(dynamics, sigma * noise[alive, step])
+        h = dynamics.step(h, u)
+        logits = dynamics.readout(h)
+        now = symbols_of(logits, kind)
+        before, level = level, logits.gather(1, first[:, None])[:, 0]
+        # A flat step keeps the sign; the first slope sets it.
+        slope = (level - before).sign()
+        turns = turns + (slope * sign < 0)
+        sign = torch.where(slope == 0, sign, slope)
+        left = now != first
+        gone = alive[left]
+        out.steps[gone], out.censored[gone] = step + 1, False
+        out.reached[gone], out.sign_changes[gone] = now[left], turns[left]
+        stay = ~left
+        alive, h, first, level, sign, turns = (x[stay] for x in (alive, h, first, level, sign, turns))
+        if len(alive) == 0:
+            break
+    out.sign_changes[alive] = turns
+    return out
+
+
+def _given(dynamics: MapDynamics, noise: Tensor) -> Tensor:
+    return noise if dynamics.input is None else noise + dynamics.input.to(noise)
+
+
+def _dataset(dynamics: MapDynamics, states: Tensor, found: Stays) -> xr.Dataset:
+    assert dynamics.readout is not None
+    logits = dynamics.readout(states)
+    mean, axes = principal_axes(states)
+    steps = found.steps.double()
+    confidence = torch.softmax(logits, dim=-1).amax(dim=-1).cpu().numpy()
+    time = steps.mean(dim=1).cpu().numpy()
+    per_sample = {
+        "residence_time": time,
+        "residence_sd": steps.std(dim=1, correction=0).cpu().numpy(),
+        "censored_fraction": found.censored.double().mean(dim=1).cpu().numpy(),
+        "sign_changes": found.sign_changes.double().mean(dim=1).cpu().numpy(),
+        "symbol": logits.argmax(dim=-1).cpu().numpy(),
+        "confidence": confidence,
+        "region": region_of(time, confidence),
+    }
+    variables: dict[str, Any] = {name: ("sample", values) for name, values in per_sample.items()}
+    variables["hidden"] = (("sample", "unit"), states.cpu().numpy())
+    variables["scores"] = (("sample", "pc"), ((states - mean) @ axes.mT).cpu().numpy())
+    return xr.Dataset(variables)
+
+
+def _region_means(data: xr.Dataset) -> xr.Dataset:
+    """Share and means of each region; NaN means for an empty one."""
+    members = {name: data.region.values == name for name in REGIONS}
+    means = xr.Dataset(coords={"region_name": list(REGIONS)})
+    means["region_share"] = ("region_name", [inside.mean() for inside in members.values()])
+    for name in ("residence_time", "sign_changes", "n_unstable"):
+        if name in data:
+            values = data[name].values
+            found = [values[inside].mean() if inside.any() else np.nan for inside in members.values()]
+            means[f"region_{name}"] = ("region_name", found)
+    return means
+
+
+def _num_unstable(dynamics: MapDynamics, states: Tensor) -> np.ndarray:
+    """Eigenvalues outside the unit circle of the Jacobian at each state, at the map's constant input."""
+    jacobian = torch.func.vmap(torch.func.jacrev(lambda h: dynamics.step(h, dynamics.input)))
+    parts = [jacobian(part).double() for part in states.split(256)]
+    return np.concatenate(
+        [(torch.linalg.eigvals(part).abs() > 1).sum(dim=-1).cpu().numpy() for part in parts]
+    )

@@ -1,0 +1,248 @@
+"""Systems in discrete time: a step, a readout, and what is known of the drive.
+
+A map that changes with time (an intervention between two steps) is still described by pure functions:
+``schedule(t)`` gives the map in force at step ``t``, and :meth:`MapDynamics.at` asks it. Roll-outs go through
+``at``; questions that make sense for one fixed map only, such as fixed points, refuse a scheduled one and say
+how to pick a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seqdyn._arguments import check_count
+
+__all__ = [
+    "Activation",
+    "MapDynamics",
+    "Overwritten",
+    "activation_of",
+    "example",
+    "from_callable",
+    "is_homogeneous",
+    "scheduled",
+]
+
+Step = Callable[[Tensor, Tensor | None], Tensor]
+Activation = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class MapDynamics:
+    r"""A system in discrete time, :math:`h_{t+1} = F(h_t, u_t)`.
+
+    Attributes:
+        step: ``step(h, u)`` of the state (..., H) and the input (..., X), or ``None`` for no input; returns
+            the next state (..., H). Pure: no state of its own, no randomness.
+        readout: From the state (..., H) to outputs (..., K), such as logits; ``None`` if there are none.
+        state_size: Number of units H.
+        input_size: Number of inputs X; 0 for an autonomous map.
+        preactivation: ``preactivation(h, u)``, the drive (..., H) before the nonlinearity.
+        input: Constant input (X,) that every tool uses where it is given none; ``None`` for no input.
+        activation: The nonlinearity, with ``step(h, u) == activation(preactivation(h, u))``. May be left out
+            where it is the rectifier, the hyperbolic tangent or the identity: these are recognised.
+        schedule: ``schedule(t)`` gives the map in force at step ``t`` (0 is the first); ``None`` for a map
+            that does not change.
+    """
+
+    step: Step
+    readout: Callable[[Tensor], Tensor] | None
+    state_size: int
+    input_size: int
+    preactivation: Step | None = None
+    input: Tensor | None = None
+    activation: Activation | None = None
+    schedule: Callable[[int], MapDynamics] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        check_count(self.state_size, "state_size")
+        check_count(self.input_size, "input_size", least=0)
+        if self.input is not None and tuple(self.input.shape) != (self.input_size,):
+            raise ValueError(
+                f"input must hold one value for each of the {self.input_size} inputs, got shape "
+                f"{tuple(self.input.shape)}; give a batch of inputs to the tool instead: input=batch."
+            )
+
+    def at(self, step: int) -> MapDynamics:
+        """The map in force at a step: itself, unless it has a schedule."""
+        return self if self.schedule is None else self.schedule(step)
+
+
+@dataclass(frozen=True)
+class Overwritten:
+    """A nonlinearity after which some units are set to fixed values.
+
+    Attributes:
+        base: The nonlinearity itself.
+        mask: Which units are overwritten, (H,) bool.
+        value: Their values, (H,); only those under the mask count.
+    """
+
+    base: Activation
+    mask: Tensor
+    value: Tensor
+
+    def __call__(self, drive: Tensor) -> Tensor:
+        return torch.where(self.mask.to(drive.device), self.value.to(drive), self.base(drive))
+
+
+def from_callable(
+    step: Callable[..., Tensor],
+    state_size: int,
+    input_size: int = 0,
+    readout: Callable[[Tensor], Tensor] | None = None,
+    *,
+    preactivation: Callable[..., Tensor] | None = None,
+    activation: Activation | None = None,
+    input: Tensor | None = None,
+) -> MapDynamics:
+    """Any function as a dynamics object.
+
+    Args:
+        step: ``step(h)`` without inputs, ``step(h, u)`` with them: torch operations from a state (..., H) and
+            an input (..., X) to the next state (..., H). Where there is no input, it is called with zeros.
+        state_size: Number of units H.
+        input_size: Number of inputs X.
+        readout: From the state to outputs.
+        preactivation: The drive before the nonlinearity, with the arguments of ``step``.
+        activation: The nonlinearity.
+        input: Constant input (X,).
+
+    Returns:
+        The dynamics object.
+
+    Raises:
+        ValueError: If ``step`` does not return a state of the size it was given.
+    """
+    dynamics = MapDynamics(
+        step=_with_zeros(step, input_size),
+        readout=readout,
+        state_size=state_size,
+        input_size=input_size,
+        preactivation=None if preactivation is None else _with_zeros(preactivation, input_size),
+        input=input,
+        activation=activation,
+    )
+    _check_shape(dynamics)
+    return dynamics
+
+
+def is_homogeneous(dynamics: MapDynamics, like: Tensor) -> bool:
+    """Whether F(c h) = c F(h) for c > 0 without input, F not being linear: rectifiers without biases.
+
+    Decided on random states: the two sides are equal to the last bit for c = 2.
+
+    Args:
+        dynamics: The map.
+        like: Tensor that gives dtype and device.
+    """
+    generator = torch.Generator(device=like.device).manual_seed(0)
+    size = (16, dynamics.state_size)
+    h = torch.randn(size, generator=generator, dtype=like.dtype, device=like.device)
+    with torch.no_grad():
+        once, twice, back = (dynamics.step(scale * h, None) for scale in (1.0, 2.0, -1.0))
+    return bool((twice == 2 * once).all()) and not bool(torch.allclose(back, -once))
+
+
+def example(dynamics: MapDynamics) -> Tensor:
+    """A state of zeros (H,) in the precision and on the device in which a map computes.
+
+    Raises:
+        ValueError: If the map accepts zeros in neither float32 nor float64.
+    """
+    errors = []
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    for device in devices:
+        for dtype in (torch.float32, torch.float64):
+            h = torch.zeros(dynamics.state_size, dtype=dtype, device=device)
+            try:
+                with torch.no_grad():
+                    if dynamics.at(0).step(h[None], None).dtype == dtype:
+                        return h
+            except RuntimeError as error:
+                errors.append(str(error))
+    raise ValueError(
+        f"step accepts a state of {dynamics.state_size} zeros neither in float32 nor in float64: "
+        f"{errors[0] if errors else 'it returns another dtype'}."
+    )
+
+
+def activation_of(dynamics: MapDynamics, like: Tensor) -> tuple[Step, Activation]:
+    """The drive and the nonlinearity of a map.
+
+    Args:
+        dynamics: The map.
+        like: Tensor that gives dtype and device of the states on which the nonlinearity is recognised.
+
+    Raises:
+        ValueError: If the map has no drive, or its nonlinearity is neither given nor recognised.
+    """
+    if dynamics.preactivation is None:
+        raise ValueError(
+            "these dynamics have no preactivation: the drive before the nonlinearity is needed here. Give it "
+            "as MapDynamics(..., preactivation=lambda h, u: ...); gated cells (GRU, LSTM) have none."
+        )
+    if dynamics.activation is not None:
+        return dynamics.preactivation, dynamics.activation
+    generator = torch.Generator(device=like.device).manual_seed(0)
+    size = (64, dynamics.state_size)
+    h = 2 * torch.randn(size, generator=generator, dtype=like.dtype, device=like.device)
+    with torch.no_grad():
+        drive, after = dynamics.preactivation(h, None), dynamics.step(h, None)
+    for known in (torch.relu, torch.tanh, torch.clone):
+        if torch.allclose(known(drive), after):
+            return dynamics.preactivation, known
+    raise ValueError(
+        "the nonlinearity between preactivation and step is not the rectifier, tanh or the identity; name "
+        "it: dataclasses.replace(dynamics, activation=torch.sigmoid)."
+    )
+
+
+def scheduled(
+    dynamics: MapDynamics, change: Callable[[MapDynamics], MapDynamics], start: int | None, stop: int | None
+) -> MapDynamics:
+    """A map changed in the steps from ``start`` to before ``stop``; always, where both are ``None``.
+
+    Raises:
+        ValueError: If the steps are no whole numbers with 0 <= start < stop.
+    """
+    first = 0 if start is None else check_count(start, "start", least=0)
+    if stop is not None:
+        check_count(stop, "stop", least=first + 1, hint="an intervention ends after it starts")
+    if first == 0 and stop is None and dynamics.schedule is None:
+        return change(dynamics)
+
+    def schedule(step: int) -> MapDynamics:
+        now = dynamics.at(step)
+        return change(now) if first <= step and (stop is None or step < stop) else now
+
+    return replace(dynamics, step=_refuse, preactivation=None, activation=None, schedule=schedule)
+
+
+def _refuse(h: Tensor, u: Tensor | None) -> Tensor:
+    raise ValueError(
+        "these dynamics change with time, by an intervention with start= or stop=: ask for one map, "
+        "dynamics.at(0), or roll them out with seqdyn.dynamics.simulate."
+    )
+
+
+def _with_zeros(function: Callable[..., Any], input_size: int) -> Step:
+    if input_size == 0:
+        return lambda h, u: function(h)
+    return lambda h, u: function(h, h.new_zeros(*h.shape[:-1], input_size) if u is None else u)
+
+
+def _check_shape(dynamics: MapDynamics) -> None:
+    probe = example(dynamics).expand(2, dynamics.state_size)
+    with torch.no_grad():
+        found = dynamics.step(probe, None)
+    if found.shape != probe.shape:
+        raise ValueError(
+            f"step must return the next state of shape (..., {dynamics.state_size}), but turned "
+            f"{tuple(probe.shape)} into {tuple(found.shape)}; write it for batches of states."
+        )

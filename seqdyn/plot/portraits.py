@@ -1,0 +1,159 @@
+"""Phase portraits in the plane of two principal components: trajectories, fixed points, speed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+
+from seqdyn.plot.style import COLORS, new_axes
+
+__all__ = ["phase", "speed_field"]
+
+# What a fixed point is called -> marker, face colour, legend.
+_MARKERS = {
+    "stable node": ("o", COLORS["forecast"], "stable"),
+    "stable focus": ("o", COLORS["forecast"], "stable"),
+    "non-smooth stable": ("o", COLORS["forecast"], "stable"),
+    "saddle": ("X", COLORS["truth"], "saddle"),
+    "source": ("^", "white", "source"),
+    "marginal": ("s", COLORS["other"], "marginal"),
+    "non-smooth unstable": ("v", "white", "unstable kink"),
+}
+_MAX_TRAJECTORIES = 200
+_MAX_DIRECTIONS = 3
+
+
+def phase(
+    components: xr.Dataset,
+    points: xr.Dataset | None = None,
+    *,
+    pcs: tuple[int, int] = (1, 2),
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw trajectories in a plane of principal components, and fixed points over them.
+
+    Markers tell the stability; a bar through a saddle or source shows its unstable directions (the three
+    that grow fastest), as long as they lie in the plane.
+
+    Args:
+        components: From :func:`seqdyn.analysis.pca`, with the ``scores`` of the trajectories; at most 200 are
+            drawn.
+        points: From :func:`seqdyn.analysis.fixed_points`.
+        pcs: Numbers of the two components, from 1.
+        ax: Axes to draw on; by default those of a new figure.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: If there are no such components, or the points have other units.
+    """
+    first, second = _plane(components, pcs)
+    ax = new_axes(ax, width=5.2, height=4.4)
+    scores = components["scores"].values
+    paths = scores[None] if scores.ndim == 2 else scores
+    for i, path in enumerate(paths[:_MAX_TRAJECTORIES]):
+        label = "trajectories" if i == 0 else None
+        line: dict[str, Any] = {"linewidth": 0.6, "alpha": 0.45, "zorder": 1}
+        ax.plot(path[:, first], path[:, second], color=COLORS["history"], label=label, **line)
+    if points is not None:
+        _draw_points(ax, components, points, (first, second))
+    share = 100 * components["explained_variance_ratio"].values
+    ax.set_xlabel(f"PC {first + 1} ({share[first]:.0f} % of variance)")
+    ax.set_ylabel(f"PC {second + 1} ({share[second]:.0f} %)")
+    handles, labels = ax.get_legend_handles_labels()
+    ax.legend(handles, labels, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return ax
+
+
+def _plane(components: xr.Dataset, pcs: tuple[int, int]) -> tuple[int, int]:
+    if "scores" not in components or "components" not in components:
+        raise ValueError("principal components with scores are needed: seqdyn.analysis.pca(hidden).")
+    kept = components.sizes["pc"]
+    if len(set(pcs)) != 2 or not all(1 <= pc <= kept for pc in pcs):
+        raise ValueError(f"pcs must name two of the components 1 to {kept}, got {pcs}.")
+    return pcs[0] - 1, pcs[1] - 1
+
+
+def _draw_points(ax: Axes, components: xr.Dataset, points: xr.Dataset, plane: tuple[int, int]) -> None:
+    if points.sizes["unit"] != components.sizes["unit"]:
+        raise ValueError(
+            f"the points have {points.sizes['unit']} units, the components {components.sizes['unit']}; take "
+            "both from the same dynamics."
+        )
+    axes = components["components"].values[list(plane)]
+    places = (points["hidden"].values - components["mean"].values) @ axes.T
+    both = np.concatenate([components["scores"].values[..., list(plane)].reshape(-1, 2), places])
+    length = 0.12 * float(np.ptp(both, axis=0).max())
+    names = points["stability"].values
+    for i, place in enumerate(places):
+        for direction in _unstable(points, i) @ axes.T:
+            ends = np.stack([place - length * direction, place + length * direction])
+            ax.plot(*ends.T, color=COLORS["truth"], linewidth=1.3, alpha=0.8, zorder=3)
+    for legend in dict.fromkeys(legend for _, _, legend in _MARKERS.values()):
+        chosen = [i for i, name in enumerate(names) if _MARKERS[name][2] == legend]
+        if not chosen:
+            continue
+        marker, face, _ = _MARKERS[names[chosen[0]]]
+        style: dict[str, Any] = {"marker": marker, "facecolor": face, "edgecolor": "black", "linewidth": 0.8}
+        x, y = places[chosen].T
+        ax.scatter(x, y, s=52, zorder=4, label=f"{legend} ({len(chosen)})", **style)
+
+
+def _unstable(points: xr.Dataset, i: int) -> np.ndarray:
+    """Unit vectors (D, H) that span the fastest growing directions of a point; none at a kink."""
+    if not bool(points["smooth"][i]):
+        return np.empty((0, points.sizes["unit"]))
+    values, vectors = points["eigenvalue"].values[i], points["eigenvector"].values[i]
+    growth = values.real if points.attrs.get("system") == "flow" else np.abs(values) - 1
+    order = [j for j in np.argsort(-growth) if growth[j] > 1e-6 and values[j].imag >= 0]
+    spanning = [part for j in order for part in (vectors[:, j].real, vectors[:, j].imag) if part.any()]
+    chosen = np.array(spanning[:_MAX_DIRECTIONS]).reshape(-1, points.sizes["unit"])
+    return chosen / np.linalg.norm(chosen, axis=1, keepdims=True)
+
+
+def speed_field(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
+    """Draw the mean displacement as streamlines over the speed of each bin, on a logarithmic scale.
+
+    Bins in the slowest tenth are outlined.
+
+    Args:
+        data: From :func:`seqdyn.analysis.speed_field`.
+        ax: Axes to draw on; by default those of a new figure.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: If no bin was visited often enough.
+    """
+    speed = data["speed"].values.T
+    seen = np.isfinite(speed)
+    if not seen.any():
+        raise ValueError(
+            f"no bin has {data.attrs.get('min_count', 'enough')} visits; give a longer run, fewer bins "
+            "(num_bins=) or a smaller min_count."
+        )
+    ax = new_axes(ax, width=5.6, height=4.4)
+    x, y = data["bin_pc1"].values, data["bin_pc2"].values
+    positive = speed[seen & (speed > 0)]
+    norm = (
+        LogNorm(positive.min(), positive.max()) if len(positive) and positive.max() > positive.min() else None
+    )
+    mesh = ax.pcolormesh(x, y, speed, cmap="cividis", norm=norm, shading="nearest")
+    ax.figure.colorbar(mesh, ax=ax, label="speed per step")
+    drift = np.ma.masked_invalid(data["drift"].values.transpose(1, 0, 2))
+    ax.streamplot(
+        x, y, drift[..., 0], drift[..., 1], color="white", linewidth=0.8, arrowsize=0.8, density=1.2
+    )
+    slow = np.where(seen, speed <= np.quantile(speed[seen], 0.1), False).astype(float)
+    if slow.any() and min(slow.shape) > 1:
+        ax.contour(x, y, slow, levels=[0.5], colors=COLORS["truth"], linewidths=1.2)
+    ax.grid(False)
+    ax.set_xlabel("PC 1")
+    ax.set_ylabel("PC 2")
+    return ax

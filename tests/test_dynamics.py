@@ -1,0 +1,245 @@
+"""Dynamics objects: wrapped networks against torch, roll-outs, schedules, checks."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from seqdyn.dynamics import FlowDynamics, MapDynamics, from_callable, from_torch, simulate
+from seqdyn.dynamics.flows import runge_kutta
+from seqdyn.dynamics.maps import activation_of, example, is_homogeneous
+
+
+def rectifier(bias: bool = False, size: int = 6, inputs: int = 2) -> MapDynamics:
+    return from_torch(nn.RNN(inputs, size, nonlinearity="relu", bias=bias).double())
+
+
+def joined(state: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+    """State of a torch network as the dynamics object holds it: layers, and h and c, side by side."""
+    parts = state if isinstance(state, tuple) else (state,)
+    return torch.cat([part[layer] for layer in range(len(parts[0])) for part in parts], dim=-1)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+def test_a_wrapped_network_steps_as_torch_does(kind: type[nn.RNNBase], layers: int, bias: bool) -> None:
+    module = kind(3, 5, num_layers=layers, bias=bias, batch_first=True).double()
+    readout = nn.Linear(5, 2).double()
+    x = torch.randn(4, 7, 3, dtype=torch.float64)
+    output, state = module(x)
+    dynamics = from_torch(module, readout)
+
+    h = x.new_zeros(4, dynamics.state_size)
+    for u in x.unbind(1):
+        h = dynamics.step(h, u)
+
+    torch.testing.assert_close(h, joined(state))
+    torch.testing.assert_close(dynamics.readout(h), readout(output[:, -1]))
+
+
+@pytest.mark.parametrize("kind", [nn.RNNCell, nn.GRUCell, nn.LSTMCell])
+def test_a_wrapped_cell_steps_as_torch_does(kind: type[nn.RNNCellBase]) -> None:
+    cell = kind(3, 5)
+    x, h = torch.randn(4, 3), torch.randn(4, 5)
+    state = (h, torch.randn(4, 5)) if kind is nn.LSTMCell else h
+    after = cell(x, state)
+
+    found = from_torch(cell).step(torch.cat(state, 1) if isinstance(state, tuple) else state, x)
+
+    torch.testing.assert_close(found, torch.cat(after, 1) if isinstance(after, tuple) else after)
+
+
+def test_simulating_under_an_input_is_running_the_network_on_it() -> None:
+    module = nn.GRU(2, 4, batch_first=True)
+    u = torch.tensor([0.3, -1.0])
+
+    hidden = simulate(from_torch(module), torch.zeros(3, 4), 6, input=u)
+
+    torch.testing.assert_close(hidden, module(u.expand(3, 6, 2))[0].detach())
+
+
+def test_the_copy_is_frozen_and_the_module_untouched() -> None:
+    module = nn.GRU(2, 4, dropout=0.0).train()
+    dynamics, h = from_torch(module), torch.randn(3, 4)
+    before = dynamics.step(h, None)
+
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.zero_()
+
+    assert torch.equal(dynamics.step(h, None), before) and not before.requires_grad
+    assert module.training and all(parameter.requires_grad for parameter in module.parameters())
+
+
+def test_a_gru_without_input_is_one_with_zeros() -> None:
+    dynamics, h = from_torch(nn.GRU(2, 4)), torch.randn(3, 4)
+
+    torch.testing.assert_close(dynamics.step(h, None), dynamics.step(h, torch.zeros(3, 2)))
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (nn.Linear(2, 2), "got Linear; give the recurrent layer"),
+        (nn.GRU(2, 2, bidirectional=True), "bidirectional"),
+        (nn.LSTM(2, 4, proj_size=2), "proj_size=2"),
+    ],
+)
+def test_other_modules_are_refused(module: nn.Module, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        from_torch(module)
+
+
+def test_only_one_plain_layer_has_a_preactivation() -> None:
+    assert from_torch(nn.GRU(2, 3)).preactivation is None
+    assert from_torch(nn.RNN(2, 3, num_layers=2)).preactivation is None
+    dynamics, h, u = from_torch(nn.RNNCell(2, 3)), torch.randn(4, 3), torch.randn(4, 2)
+    assert dynamics.preactivation is not None
+    torch.testing.assert_close(torch.tanh(dynamics.preactivation(h, u)), dynamics.step(h, u))
+
+
+def test_a_function_of_the_state_alone_is_a_map() -> None:
+    dynamics = from_callable(lambda h: 0.5 * h, 2)
+
+    hidden = simulate(dynamics, [1.0, -2.0], 3)
+
+    torch.testing.assert_close(hidden, torch.tensor([[0.5, -1.0], [0.25, -0.5], [0.125, -0.25]]).to(hidden))
+
+
+def test_a_function_with_inputs_sees_zeros_where_there_are_none() -> None:
+    weights = torch.eye(2, dtype=torch.float64)
+    dynamics = from_callable(lambda h, u: h @ weights + u, 2, 2)
+    h = torch.ones(3, 2, dtype=torch.float64)
+
+    assert torch.equal(dynamics.step(h, None), h)
+    assert example(dynamics).dtype == torch.float64
+
+
+def test_a_function_that_changes_the_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"turned \(2, 3\) into \(2,\)"):
+        from_callable(lambda h: h.sum(-1), 3)
+
+
+def test_d1_a_rectifier_without_biases_scales_with_its_noise_to_the_last_bit() -> None:
+    noise = torch.randn(5, 40, 2, dtype=torch.float64)
+    start = torch.rand(5, 6, dtype=torch.float64)
+
+    for bias, same in ((False, True), (True, False)):
+        dynamics = rectifier(bias)
+        once = simulate(dynamics, start, 40, sigma=0.5, noise=noise)
+        assert torch.equal(simulate(dynamics, 4 * start, 40, sigma=2.0, noise=noise), 4 * once) is same
+        assert is_homogeneous(dynamics, start) is same
+    assert not is_homogeneous(from_torch(nn.RNN(2, 6, bias=False).double()), start)
+    assert not is_homogeneous(from_callable(lambda h: 0.5 * h, 6), start)  # linear: no kink at the origin
+
+
+def test_the_nonlinearity_is_recognised_or_asked_for() -> None:
+    like = torch.zeros(1, 4)
+    for known in (torch.relu, torch.tanh):
+        dynamics = from_callable(lambda h, f=known: f(2 * h), 4, preactivation=lambda h: 2 * h)
+        assert activation_of(dynamics, like)[1] is known
+    odd = from_callable(lambda h: torch.sigmoid(2 * h), 4, preactivation=lambda h: 2 * h)
+    with pytest.raises(ValueError, match=r"dataclasses\.replace\(dynamics, activation=torch\.sigmoid\)"):
+        activation_of(odd, like)
+    assert activation_of(dataclasses.replace(odd, activation=torch.sigmoid), like)[1] is torch.sigmoid
+    with pytest.raises(ValueError, match="no preactivation"):
+        activation_of(from_torch(nn.GRU(2, 4)), like)
+
+
+def test_noise_is_drawn_under_the_seed_and_acts_from_the_first_step() -> None:
+    dynamics, start = rectifier(), torch.zeros(3, 6, dtype=torch.float64)
+    state = torch.random.get_rng_state()
+
+    first, again, other = (simulate(dynamics, start, 5, sigma=1.0, seed=seed) for seed in (1, 1, 2))
+
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert bool(first[:, 0].any())
+
+
+def test_burning_in_leaves_out_the_first_steps() -> None:
+    dynamics, start = rectifier(), torch.rand(3, 6, dtype=torch.float64)
+
+    all_steps = simulate(dynamics, start, 9, sigma=1.0, seed=1)
+
+    assert torch.equal(simulate(dynamics, start, 5, burn_in=4, sigma=1.0, seed=1), all_steps[:, 4:])
+    assert torch.equal(simulate(dynamics, start, 5, burn_in=4, sigma=1.0, seed=1)[:, -1], all_steps[:, -1])
+
+
+def test_the_own_input_of_a_map_holds_where_none_is_given() -> None:
+    dynamics, u = rectifier(), torch.tensor([1.0, 2.0], dtype=torch.float64)
+    start = torch.rand(3, 6, dtype=torch.float64)
+
+    own = simulate(dataclasses.replace(dynamics, input=u), start, 4)
+
+    assert torch.equal(own, simulate(dynamics, start, 4, input=u))
+    assert torch.equal(own, simulate(dynamics, start, 4, input=u.expand(3, 2)))
+
+
+def test_a_flow_is_integrated_to_fourth_order() -> None:
+    decay = FlowDynamics(lambda x, t: -x, 0.0, 1)
+    errors = []
+    for num_steps in (10, 20):
+        end = simulate(decay, np.ones((1, 1)), num_steps, step_size=1 / num_steps)[0, -1, 0]
+        errors.append(abs(float(end) - np.exp(-1)))
+
+    assert errors[0] / errors[1] == pytest.approx(16, rel=0.1)
+
+
+def test_a_flow_sees_its_time() -> None:
+    # dx/dt = t from 0 has x(1) = 1/2; Runge-Kutta is exact for it.
+    flow = FlowDynamics(lambda x, t: torch.full_like(x, t), 0.0, 1)
+
+    assert float(simulate(flow, np.zeros((1, 1)), 4, step_size=0.25)[0, -1, 0]) == pytest.approx(0.5)
+    assert float(runge_kutta(flow.drift, torch.zeros(1), 1.0, 1.0)) == pytest.approx(1.5)
+
+
+def test_the_noise_of_a_flow_has_the_variance_of_its_volatility() -> None:
+    # A Wiener process at time 1: variance g², 4000 paths; the standard error of it is g² sqrt(2/4000).
+    flow = FlowDynamics(lambda x, t: torch.zeros_like(x), 0.7, 1)
+
+    end = simulate(flow, np.zeros((4000, 1)), 20, step_size=0.05, sigma=1.0, seed=0)[:, -1, 0]
+
+    assert float(end.var()) == pytest.approx(0.49, abs=4 * 0.49 * np.sqrt(2 / 4000))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hidden": np.zeros((2, 5))}, r"hidden must have 6 columns, .* shape \(2, 5\)"),
+        ({"hidden": np.full((2, 6), np.nan)}, "2 of 2 states with NaN"),
+        ({"hidden": np.zeros((2, 6), dtype=np.float32)}, r"hidden\.to\(torch\.float64\)"),
+        ({"hidden": np.zeros((2, 6), dtype=int)}, r"type hidden\.float\(\)"),
+        ({"num_steps": 0}, "num_steps must be a whole number of at least 1"),
+        ({"sigma": -1.0}, "sigma must be a standard deviation"),
+        ({"sigma": 1.0, "noise": torch.zeros(2, 4, 1)}, r"noise must have shape \(2, 4, 2\)"),
+        ({"noise": torch.zeros(2, 4, 2)}, "sigma, which is 0"),
+        ({"input": np.zeros(3)}, "input must have 2 columns"),
+        ({"input": np.full(2, np.inf)}, "input holds NaN or infinity"),
+        ({"step_size": 0.1}, "a map has no step size"),
+    ],
+)
+def test_a_roll_out_checks_its_arguments(options: dict[str, object], message: str) -> None:
+    arguments = {"hidden": np.zeros((2, 6)), "num_steps": 4, **options}
+
+    with pytest.raises(ValueError, match=message):
+        simulate(rectifier(), **arguments)  # type: ignore[arg-type]
+
+
+def test_systems_that_cannot_take_an_argument_say_so() -> None:
+    autonomous = from_callable(lambda h: h, 2)
+    with pytest.raises(ValueError, match="take no input"):
+        simulate(autonomous, np.zeros((1, 2)), 2, input=np.zeros(1))
+    with pytest.raises(ValueError, match="sigma= acts on the inputs"):
+        simulate(autonomous, np.zeros((1, 2)), 2, sigma=1.0)
+    with pytest.raises(ValueError, match=r"type step_size=0\.01"):
+        simulate(FlowDynamics(lambda x, t: x, 0.0, 2), np.zeros((1, 2)), 2)
+    with pytest.raises(ValueError, match=r"got GRU; use model\.dynamics\(\)"):
+        simulate(nn.GRU(2, 2), np.zeros((1, 2)), 2)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="one value for each of the 0 inputs"):
+        dataclasses.replace(autonomous, input=torch.zeros(2))
