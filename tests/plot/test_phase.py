@@ -11,7 +11,7 @@ import torch
 import xarray as xr
 
 from seqdyn import plot
-from seqdyn.analysis import fixed_points, local_spectra, lyapunov_spectrum, pca, speed_field
+from seqdyn.analysis import fixed_points, local_spectra, lyapunov_spectrum, pca
 from seqdyn.datasets import chaos
 from seqdyn.dynamics import MapDynamics, from_callable, simulate
 
@@ -148,14 +148,3 @@ def test_local_spectra_have_their_counts_beside_them(nine: MapDynamics, activity
     assert len(axes[0].collections[0].get_offsets()) == 6 * 2
     np.testing.assert_array_equal(axes[1].lines[0].get_ydata(), data.num_unstable)
     np.testing.assert_array_equal(axes[1].lines[1].get_ydata(), data.num_critical)
-
-
-def test_a_speed_field_shows_the_speed_of_each_bin(nine: MapDynamics, activity: torch.Tensor) -> None:
-    data = speed_field(nine, activity, num_bins=8, min_count=3)
-
-    ax = plot.speed_field(data)
-
-    shown = np.ma.filled(ax.collections[0].get_array(), np.nan).reshape(8, 8)
-    np.testing.assert_array_equal(shown, data.speed.values.T)
-    with pytest.raises(ValueError, match="no bin has 100000 visits"):
-        plot.speed_field(speed_field(nine, activity, min_count=100_000))
