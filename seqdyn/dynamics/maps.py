@@ -104,7 +104,8 @@ def from_callable(
     """Any function as a dynamics object.
 
     Args:
-        step: ``step(h)`` without inputs, ``step(h, u)`` with them: torch operations from a state (..., H) and
+        step: ``step(h)`` without inputs, ``step(h, u)`` with them: differentiable torch operations, none in
+            place and no branching on values, from a state (..., H) and
             an input (..., X) to the next state (..., H). Where there is no input, it is called with zeros.
         state_size: Number of units H.
         input_size: Number of inputs X.

@@ -30,7 +30,7 @@ __getattr__, __dir__, __all__ = attach(
         "regimes": "dwelling",
         "residence": "dwelling",
         "resonance": "sweeps",
-        "speed_field": "portraits",
+        "speed_field": "orbits",
         "training_dynamics": "sweeps",
     },
 )

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
 
 from seqdyn.plot.style import COLORS, new_axes
 
-__all__ = ["phase", "speed_field"]
+__all__ = ["phase"]
 
 # What a fixed point is called -> marker, face colour, legend.
 _MARKERS = {
@@ -114,46 +113,3 @@ def _unstable(points: xr.Dataset, i: int) -> np.ndarray:
     spanning = [part for j in order for part in (vectors[:, j].real, vectors[:, j].imag) if part.any()]
     chosen = np.array(spanning[:_MAX_DIRECTIONS]).reshape(-1, points.sizes["unit"])
     return chosen / np.linalg.norm(chosen, axis=1, keepdims=True)
-
-
-def speed_field(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
-    """Draw the mean displacement as streamlines over the speed of each bin, on a logarithmic scale.
-
-    Bins in the slowest tenth are outlined.
-
-    Args:
-        data: From :func:`seqdyn.analysis.speed_field`.
-        ax: Axes to draw on; by default those of a new figure.
-
-    Returns:
-        The axes.
-
-    Raises:
-        ValueError: If no bin was visited often enough.
-    """
-    speed = data["speed"].values.T
-    seen = np.isfinite(speed)
-    if not seen.any():
-        raise ValueError(
-            f"no bin has {data.attrs.get('min_count', 'enough')} visits; give a longer run, fewer bins "
-            "(num_bins=) or a smaller min_count."
-        )
-    ax = new_axes(ax, width=5.6, height=4.4)
-    x, y = data["bin_pc1"].values, data["bin_pc2"].values
-    positive = speed[seen & (speed > 0)]
-    norm = (
-        LogNorm(positive.min(), positive.max()) if len(positive) and positive.max() > positive.min() else None
-    )
-    mesh = ax.pcolormesh(x, y, speed, cmap="cividis", norm=norm, shading="nearest")
-    ax.figure.colorbar(mesh, ax=ax, label="speed per step")
-    drift = np.ma.masked_invalid(data["drift"].values.transpose(1, 0, 2))
-    ax.streamplot(
-        x, y, drift[..., 0], drift[..., 1], color="white", linewidth=0.8, arrowsize=0.8, density=1.2
-    )
-    slow = np.where(seen, speed <= np.quantile(speed[seen], 0.1), False).astype(float)
-    if slow.any() and min(slow.shape) > 1:
-        ax.contour(x, y, slow, levels=[0.5], colors=COLORS["truth"], linewidths=1.2)
-    ax.grid(False)
-    ax.set_xlabel("PC 1")
-    ax.set_ylabel("PC 2")
-    return ax

@@ -85,7 +85,7 @@ def lyapunov_spectrum(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     for number, i in enumerate(finite):
         color = _CYCLE[number % len(_CYCLE)] if few else COLORS["forecast"]
         spread = f" ± {error[i]:.2g}" if np.isfinite(error[i]) else ""
-        label = f"{exponent[i]:.4g}{spread}" if few else None
+        label = f"{exponent[i]:.3g}{spread}" if few else None
         ax.plot(data["time"], data["running"][:, i], color=color, linewidth=1.3, label=label)
         if np.isfinite(error[i]):
             ax.axhspan(
