@@ -39,6 +39,7 @@ from seqdyn.analysis.symbols import (
 )
 from seqdyn.dynamics.arguments import Dynamics, as_states
 from seqdyn.inference.hmm import HMM
+from seqdyn.ot.blur import auto_blur
 from seqdyn.ot.sinkhorn import sinkhorn_divergence
 from seqdyn.rng import ambient_seed, fork_rng
 
@@ -47,7 +48,6 @@ __all__ = ["SIGMAS", "resonance"]
 SIGMAS = (0.1, 0.15, 0.25, 0.4, 0.65, 1.0, 1.5, 2.5, 4.0)
 FREQUENT = 0.05  # rows of symbols rarer than this say little about the transitions
 SETTLED = 0.8  # probability of the likeliest symbol from which a state counts as settled
-_AUTO = 0.27  # epsilon as a share of the mean cost between two sets of sequences
 
 
 class _Record(NamedTuple):
@@ -342,8 +342,7 @@ def _divergence_ratios(record: _Record, hmm: HMM | None, length: int | None) -> 
     def points(symbols: Tensor) -> Tensor:
         return torch.nn.functional.one_hot(symbols, hmm.num_symbols).flatten(1).float()
 
-    first, second = (points(one) for one in draws[:2])
-    epsilon = _AUTO * (length - float((first.mean(0) * second.mean(0)).sum()))
+    epsilon = auto_blur(torch.cat([points(one) for one in draws[:2]])) ** 2
 
     def divergence(x: Tensor) -> float:
         parts = [sinkhorn_divergence(x, points(one), epsilon=epsilon) for one in draws[4:]]

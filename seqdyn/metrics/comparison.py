@@ -28,6 +28,7 @@ from seqdyn.metrics.symbols import (
     volatility,
     word_frequencies,
 )
+from seqdyn.ot import auto_blur
 from seqdyn.ot.categorical import divergence
 from seqdyn.rng import ambient_seed
 
@@ -241,7 +242,7 @@ def _divergences(
         return _one_hot(_values(hmm.sequences(size, num_steps, next(seeds))), hmm.num_symbols)
 
     if epsilon is None:
-        epsilon = 0.27 * (num_steps - float((process().mean(0) * process().mean(0)).sum()))
+        epsilon = auto_blur(process().flatten(1)) ** 2
     found = []
     for _ in range(draws):
         drawn = model.sample(size, num_steps=num_steps, burn_in=0, seed=next(seeds), keep=(SYMBOL,))

@@ -37,7 +37,7 @@ from seqdyn.dynamics import MapDynamics
 from seqdyn.errors import NonFiniteError
 from seqdyn.models.base import Model
 from seqdyn.nn.noise_rnn import ACTIVATIONS, NoiseRNN
-from seqdyn.ot import sinkhorn_divergence
+from seqdyn.ot import auto_blur, sinkhorn_divergence
 from seqdyn.ot.categorical import transport, witness
 from seqdyn.rng import ambient_seed, fork_rng
 
@@ -62,7 +62,6 @@ NUM_SERIES = 30_000  # sequences drawn of a process, as published
 KEPT = ("symbol", "hidden", "logits")
 UNIT, OUTCOME = "unit", "outcome"
 _NUM_PAIRS = 4
-_AUTO = 0.27  # epsilon as a share of the mean cost between two data sequences
 _LAST_RATE = 0.02  # learning rate at the end, as a share of the first
 
 
@@ -186,7 +185,7 @@ class HMMRNN(Model):
         sets = [self._one_hot(batch[SYMBOL].to(self.device)) for batch in _first(loader, 2 * _NUM_PAIRS)]
         pairs = list(zip(sets[::2], sets[1::2], strict=True))
         if self.hparams.blur is None:
-            self.epsilon.fill_(_AUTO * mean(_mean_cost(*pair) for pair in pairs))
+            self.epsilon.fill_(auto_blur(torch.cat(sets).flatten(1)) ** 2)
         costs = (transport(*pair, epsilon=float(self.epsilon)).value for pair in pairs)
         self.data_cost.fill_(mean(float(cost) for cost in costs) / 2 if self._unbiased else 0.0)
 
@@ -360,11 +359,6 @@ def _first(loader: Any, count: int) -> list[dict[str, Tensor]]:
     while len(batches) < count:
         batches.extend(itertools.islice(iter(loader), count - len(batches)))
     return batches
-
-
-def _mean_cost(first: Tensor, second: Tensor) -> float:
-    """Mean number of steps at which two sequences differ, one of each set."""
-    return first.shape[1] - float((first.mean(0) * second.mean(0)).sum())
 
 
 def _check(hparams: Any) -> None:

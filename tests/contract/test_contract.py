@@ -77,6 +77,14 @@ MODELS = {
 }
 
 
+only_forecasters = pytest.mark.parametrize(
+    "line",
+    [name for name, line in MODELS.items() if line.verb == "forecast"],
+    indirect=True,
+    scope="module",
+)
+
+
 @pytest.fixture(scope="module", params=MODELS)
 def line(request: pytest.FixtureRequest) -> Line:
     return MODELS[request.param]
@@ -103,11 +111,6 @@ def draw(line: Line, model: Any, context: xr.Dataset, seed: int | None = 0) -> x
     if line.verb == "sample":
         return model.sample(5, seed=seed)
     return model.forecast(context, num_samples=5, seed=seed)
-
-
-def only_forecasters(line: Line) -> None:
-    if line.verb != "forecast":
-        pytest.skip("has no forecast")
 
 
 def test_every_model_of_the_namespace_has_a_line() -> None:
@@ -150,10 +153,10 @@ def test_equal_seeds_give_bit_equal_fits(line: Line, fitted: Any, data: xr.Datas
         assert not all(torch.equal(value, expected) for value, expected in pairs)
 
 
+@only_forecasters
 def test_a_forecast_has_the_documented_dims_coords_and_attributes(
     line: Line, fitted: Any, data: xr.Dataset
 ) -> None:
-    only_forecasters(line)
     result = draw(line, fitted, data)
 
     assert result["target"].dims == ("sample", "series", "time", "feature")
@@ -184,10 +187,10 @@ def test_a_draw_without_a_seed_says_which_one_it_took(line: Line, fitted: Any, d
     xr.testing.assert_identical(draw(line, fitted, data, seed=first.attrs["seed"]), first)
 
 
+@only_forecasters
 def test_a_series_that_ends_early_is_named_on_the_callers_line(
     line: Line, fitted: Any, data: xr.Dataset
 ) -> None:
-    only_forecasters(line)
     observed = xr.ones_like(data["target"], dtype=bool)
     observed[1, -7:] = False  # longer than the forecast
 
@@ -263,9 +266,9 @@ def test_data_in_double_precision_work(line: Line, fitted: Any, data: xr.Dataset
     assert float(abs(difference[line.result]).max()) < 1e-3
 
 
+@only_forecasters
 @pytest.mark.parametrize("verb", ["fit", "forecast"])
 def test_nan_is_refused_with_its_place(line: Line, fitted: Any, data: xr.Dataset, verb: str) -> None:
-    only_forecasters(line)
     broken = data.copy(deep=True)
     broken["target"][1, 40, 0] = np.nan
 
