@@ -6,7 +6,7 @@ import math
 from numbers import Integral, Real
 from typing import Any
 
-__all__ = ["check_count", "check_lower", "is_count"]
+__all__ = ["check_amount", "check_count", "check_lower", "is_count"]
 
 
 def is_count(value: Any, least: int = 1) -> bool:
@@ -30,6 +30,24 @@ def check_count(value: Any, name: str, *, least: int = 1, hint: str = "") -> int
         end = f"; {hint}" if hint else ""
         raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}{end}.")
     return int(value)
+
+
+def check_amount(value: Any, name: str, *, zero: bool = True) -> float:
+    """Return ``value`` as a float.
+
+    Args:
+        value: What the caller gave.
+        name: The argument's name.
+        zero: Whether it may be 0.
+
+    Raises:
+        ValueError: If it is no finite number, negative, or 0 where it may not be.
+    """
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if not number or not (0 <= value < math.inf) or (value == 0 and not zero):
+        kind = "a finite number of at least 0" if zero else "a positive number"
+        raise ValueError(f"{name} must be {kind}, got {value!r}.")
+    return float(value)
 
 
 def check_lower(value: Any) -> float | None:

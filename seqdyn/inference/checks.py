@@ -18,8 +18,31 @@ def as_float64(values: Values) -> Tensor:
 
 
 def as_tensor(values: Values) -> Tensor:
-    """A tensor as it is; anything else as a copy, so that strides and write protection do not matter."""
-    return values if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
+    """A tensor as it is; anything else as a copy, so that strides and write protection do not matter.
+
+    Raises:
+        ValueError: If it is no array of numbers.
+    """
+    if isinstance(values, Tensor):
+        return values
+    if hasattr(values, "data_vars"):
+        raise ValueError(
+            f"an array is needed, got a Dataset with {list(values.data_vars)}; name the variable, such as "
+            'data["symbol"].values.'
+        )
+    try:
+        found = np.array(values)
+    except ValueError:
+        raise ValueError(
+            "the series have unequal lengths; pad them to one array (series, time), with -1 for symbols and "
+            "NaN for numbers, and give lengths=[len(one) for one in series]."
+        ) from None
+    if found.dtype.kind not in "biufc":
+        raise ValueError(
+            f"numbers are needed, got an array of {found.dtype}; turn names into whole numbers with "
+            "names, symbols = np.unique(values, return_inverse=True)."
+        )
+    return torch.from_numpy(found)
 
 
 def check_laws(laws: Tensor, name: str) -> None:

@@ -95,6 +95,7 @@ def fit_em(
     prior = _checked_prior(hmm, prior)
     _check_names(hmm, fixed, "fixed")
     values, active = hmm.prepare(symbols, lengths)
+    _check_start(hmm, values, fixed, restarts)
     starts = [hmm]
     if restarts:
         rng = np.random.default_rng(ambient_seed(seed) % 2**64)
@@ -110,6 +111,20 @@ def fit_em(
             stacklevel=2,
         )
     return best
+
+
+def _check_start(hmm: MarkovModel, values: Tensor, fixed: Collection[str], restarts: int) -> None:
+    """Check that something was seen, and that the states differ in what they emit."""
+    missing = values.isnan() if values.is_floating_point() else values < 0
+    if bool(missing.all()):
+        raise ValueError("nothing was seen: all steps are missing.")
+    tables = [getattr(hmm, name) for name in hmm.emission_names]
+    alike = hmm.num_states > 1 and all(bool((table == table[:1]).all()) for table in tables)
+    if alike and not restarts and not set(hmm.emission_names) & set(fixed):
+        raise ValueError(
+            f"all {hmm.num_states} states of the start emit alike, so that EM cannot tell them apart; start "
+            f"from {type(hmm).__name__}.from_data(...), or type restarts=10."
+        )
 
 
 def _climb(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -19,11 +19,20 @@ from seqdyn._arguments import check_count
 from seqdyn.inference.checks import Values, as_float64, as_tensor, check_laws, check_lengths
 from seqdyn.inference.em import EMResult, fit_em
 from seqdyn.inference.gaussian_hmm import GaussianHMM
-from seqdyn.inference.markov import MarkovModel, Prior, blended, draw_index, normalised
+from seqdyn.inference.markov import (
+    MarkovModel,
+    Prior,
+    blended,
+    cumulated,
+    draw_index,
+    normalised,
+    sticky_chain,
+)
 from seqdyn.inference.paths import ViterbiResult, posterior_sample, viterbi
 from seqdyn.inference.poisson_hmm import PoissonHMM
 from seqdyn.inference.posterior import ForwardBackward, filter_states, forward_backward, log_likelihood
 from seqdyn.inference.pyro_hmm import as_pyro_distribution, pyro_model
+from seqdyn.rng import ambient_seed
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -97,6 +106,44 @@ class HMM(MarkovModel):
         check_laws(table, "emission")
         object.__setattr__(self, "emission", table)
 
+    @classmethod
+    def from_data(
+        cls,
+        symbols: Values,
+        num_states: int,
+        *,
+        lengths: Values | None = None,
+        stay_probability: float = 0.9,
+        seed: int | None = None,
+    ) -> Self:
+        """A start for EM: the symbols' frequencies, blended in each state with a law drawn at random.
+
+        States must differ at the start, or EM cannot tell them apart; give :func:`fit_em` some ``restarts``
+        too.
+
+        Args:
+            symbols: Whole numbers (series, time), -1 where missing.
+            num_states: Number M of states.
+            lengths: Length of each series, (series,).
+            stay_probability: Probability to stay in a state; the others share the rest.
+            seed: Seed; ``None`` takes one from torch's ambient stream.
+
+        Raises:
+            ValueError: If an argument does not fit, or no symbol was seen.
+        """
+        check_count(num_states, "num_states", hint="type for instance num_states=3")
+        values = as_tensor(symbols)
+        size = int(values.max()) + 1 if values.numel() and not values.is_floating_point() else 1
+        flat = np.full((1, max(size, 1)), 1 / max(size, 1))
+        x, _ = cls([1.0], [[1.0]], flat).prepare(symbols, lengths)
+        seen = x[x >= 0]
+        if not len(seen):
+            raise ValueError("no symbol was seen: all steps are missing (-1).")
+        frequency = torch.bincount(seen, minlength=size).double() / len(seen)
+        rng = np.random.default_rng(ambient_seed(seed) % 2**64)
+        emission = blended(frequency.expand(num_states, -1), rng)
+        return cls(*sticky_chain(num_states, stay_probability), emission)
+
     @property
     def num_symbols(self) -> int:
         """Number K of symbols."""
@@ -142,7 +189,8 @@ class HMM(MarkovModel):
         if x.ndim != 2 or x.shape[1] == 0 or x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
             raise ValueError(
                 f"symbols must be whole numbers with shape (series, time), got {x.dtype} with shape "
-                f"{tuple(x.shape)}; one series is symbols[None], a missing step is -1."
+                f"{tuple(x.shape)}; one series is symbols[None], a missing step is -1, names become numbers "
+                "with np.unique(values, return_inverse=True)."
             )
         x = x.to(device=device, dtype=torch.int64)
         active = check_lengths(lengths, x.shape[0], x.shape[1], device)
@@ -168,7 +216,7 @@ class HMM(MarkovModel):
 
     def draw(self, states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Draw one symbol for every state."""
-        return draw_index(self.emission.detach().cpu().numpy(), states, rng)
+        return draw_index(cumulated(self.emission), states, rng)
 
     def statistics(self, values: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
         """Expected number of times that each state shows each symbol, (M, K)."""

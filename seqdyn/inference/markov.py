@@ -18,7 +18,7 @@ from seqdyn.rng import ambient_seed
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["MarkovModel", "Prior", "blended", "draw_index", "normalised", "sticky_chain"]
+__all__ = ["MarkovModel", "Prior", "blended", "cumulated", "draw_index", "normalised", "sticky_chain"]
 
 Prior = Mapping[str, Any]
 
@@ -124,8 +124,8 @@ class MarkovModel(abc.ABC):
     def states(self, num_series: int, num_steps: int, rng: np.random.Generator) -> np.ndarray:
         """Draw hidden states, int64 (series, time), all series at once."""
         states = np.empty((num_steps, num_series), dtype=np.int64)
-        first = draw_index(_numpy(self.initial)[None], np.zeros(num_series, dtype=np.int64), rng)
-        transition = _numpy(self.transition)
+        first = draw_index(cumulated(self.initial[None]), np.zeros(num_series, dtype=np.int64), rng)
+        transition = cumulated(self.transition)
         for step in range(num_steps):
             states[step] = first if step == 0 else draw_index(transition, states[step - 1], rng)
         return np.ascontiguousarray(states.T)
@@ -192,17 +192,22 @@ def blended(laws: Tensor, rng: np.random.Generator) -> Tensor:
     return (laws + drawn / drawn.sum(dim=-1, keepdim=True)) / 2
 
 
-def draw_index(laws: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draw from the law of each row number by inverting its cumulative sum."""
-    cumulative = laws.cumsum(axis=1)
-    # Divided by its own end, the last column with any mass is exactly 1: no draw lands beyond it.
-    cumulative /= cumulative[:, -1:]
+def draw_index(cumulative: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw from the law of each row number by inverting its :func:`cumulated` sum."""
     uniform = rng.random(rows.size)
+    # One column after the other for many draws from short laws, all columns at once for a few.
+    if rows.size < cumulative.shape[1]:
+        return (cumulative[rows.ravel(), :-1] <= uniform[:, None]).sum(axis=1).reshape(rows.shape)
     index = np.zeros(rows.size, dtype=np.int64)
     for column in cumulative.T[:-1]:
         index += column[rows.ravel()] <= uniform
     return index.reshape(rows.shape)
 
 
-def _numpy(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().cpu().numpy()
+def cumulated(laws: Tensor) -> np.ndarray:
+    """Cumulative sums of laws in rows.
+
+    Divided by its own end, the last column with any mass is exactly 1: no draw lands beyond it.
+    """
+    sums = laws.detach().cpu().numpy().cumsum(axis=-1)
+    return sums / sums[..., -1:]

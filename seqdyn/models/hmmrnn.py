@@ -19,7 +19,6 @@ import copy
 import itertools
 import math
 from collections.abc import Collection
-from numbers import Real
 from statistics import mean
 from typing import TYPE_CHECKING, Any, Self
 
@@ -28,7 +27,7 @@ import xarray as xr
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from seqdyn._arguments import check_count
+from seqdyn._arguments import check_amount, check_count
 from seqdyn.data.convert import provenance
 from seqdyn.data.schema import SAMPLE, SYMBOL, TIME, check_sequences
 from seqdyn.data.sequences import SequenceDataModule
@@ -295,6 +294,7 @@ class HMMRNN(Model):
         check_count(steps, "num_steps", hint="for instance num_steps=100")
         check_count(num_samples, "num_samples", hint="for instance num_samples=1000")
         check_count(burn_in, "burn_in", least=0)
+        check_amount(sigma, "sigma")
         _check_kept(keep)
         seed = ambient_seed(seed)
         with fork_rng(seed):
@@ -372,13 +372,9 @@ def _check(hparams: Any) -> None:
         if hparams[name] not in known:
             raise ValueError(f"{name} must be one of {known}, got {hparams[name]!r}.")
     for name in ("temperature", "learning_rate", "gradient_clip", "blur"):
-        value = hparams[name]
-        if value is None and name == "blur":
-            continue
-        if not isinstance(value, Real) or not 0 < float(value) < math.inf:
-            raise ValueError(f"{name} must be a positive number, got {value!r}.")
-    if not hparams.weight_penalty >= 0:
-        raise ValueError(f"weight_penalty must be at least 0, got {hparams.weight_penalty!r}.")
+        if name != "blur" or hparams.blur is not None:
+            check_amount(hparams[name], name, zero=False)
+    check_amount(hparams.weight_penalty, "weight_penalty")
 
 
 def _check_kept(keep: Collection[str]) -> None:

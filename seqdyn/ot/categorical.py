@@ -30,7 +30,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Transport", "Witness", "divergence", "flip_effects", "matched", "transport", "witness"]
+__all__ = [
+    "Transport",
+    "Witness",
+    "divergence",
+    "flip_effects",
+    "least_epsilon",
+    "matched",
+    "transport",
+    "witness",
+]
 
 _LOWEST = 80.0  # exp(-80) is the smallest kernel entry that float32 holds with room for the scalings
 _CHECK_EVERY = 5
@@ -160,11 +169,17 @@ def _kernel(x: Tensor, y: Tensor, epsilon: float) -> Tensor:
     return matches.sub_(x.shape[1]).mul_(1 / epsilon).exp_()
 
 
+def least_epsilon(num_steps: int) -> float:
+    """Least regularisation with which sequences of T steps can be computed in this way."""
+    return num_steps / _LOWEST
+
+
 def _check_epsilon(epsilon: float, num_steps: int) -> None:
-    if not epsilon > 0 or num_steps / epsilon > _LOWEST:
+    least = least_epsilon(num_steps)
+    if not epsilon >= least:
         raise ValueError(
             f"epsilon={epsilon:g} is too small for sequences of {num_steps} steps; it must be at least "
-            f"{num_steps / _LOWEST:.3g}, a blur of {math.sqrt(num_steps / _LOWEST):.3g}."
+            f"{least:.3g}, a blur of {math.sqrt(least):.3g}."
         )
 
 

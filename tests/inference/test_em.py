@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -159,9 +160,11 @@ def test_missing_steps_are_left_out_of_the_emissions() -> None:
 
 
 def test_restarts_escape_a_start_that_cannot_move(symbols: np.ndarray) -> None:
-    # Equal states are a stationary point of EM.
+    # Equal states are a stationary point of EM: no better than one state.
     flat = HMM([0.5, 0.5], [[0.5, 0.5], [0.5, 0.5]], [[1 / 3] * 3] * 2)
-    stuck = fit_em(flat, symbols, max_iters=300)
+    with pytest.raises(ValueError, match=r"all 2 states of the start emit alike.*HMM\.from_data"):
+        fit_em(flat, symbols)
+    stuck = fit_em(HMM([1.0], [[1.0]], [[1 / 3] * 3]), symbols)
 
     free, same = (fit_em(flat, symbols, max_iters=300, restarts=3, seed=1) for _ in range(2))
 
@@ -169,6 +172,34 @@ def test_restarts_escape_a_start_that_cannot_move(symbols: np.ndarray) -> None:
     assert torch.equal(free.hmm.transition, same.hmm.transition)
     close = match_states(free.hmm, preset("two"))
     assert bool((close.transition.diagonal() > 0.85).all())
+
+
+def test_a_start_from_data_finds_the_process_and_misses_no_symbol(symbols: np.ndarray) -> None:
+    gaps = np.where(np.random.default_rng(0).random(symbols.shape) < 0.1, -1, symbols)
+    start = HMM.from_data(gaps, 2, seed=0)
+
+    found = fit_em(start, gaps, max_iters=300, restarts=2, seed=0)
+
+    assert start.num_symbols == 3 and bool((start.emission > 0).all())
+    assert torch.equal(HMM.from_data(gaps, 2, seed=0).emission, start.emission)
+    close = match_states(found.hmm, preset("two"))
+    assert bool((close.transition.diagonal() > 0.85).all())
+
+
+@pytest.mark.parametrize(
+    ("symbols", "message"),
+    [
+        (np.full((2, 3), -1), "nothing was seen"),
+        ([[0, 1], [1]], "unequal lengths; pad them"),
+        ([["a", "b"]], r"turn names into whole numbers with names, symbols = np\.unique"),
+        (preset("two").sequences(2, 3, seed=0), r'name the variable, such as data\["symbol"\]'),
+    ],
+)
+def test_what_is_no_array_of_symbols_is_named(start: HMM, symbols: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fit_em(start, symbols)
+    with pytest.raises(ValueError, match=message.replace("nothing", "no symbol")):
+        HMM.from_data(symbols, 2)
 
 
 def test_a_series_that_the_start_cannot_produce_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

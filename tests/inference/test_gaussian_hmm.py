@@ -262,7 +262,9 @@ def test_a_fixed_parameter_stays_and_the_likelihood_still_rises(
 
 def test_restarts_find_a_better_optimum_than_a_bad_start(curves: np.ndarray, lengths: list[int]) -> None:
     flat = GaussianHMM([0.5, 0.5], [[0.5, 0.5]] * 2, [[0.0, 1.0]] * 2, [np.eye(2)] * 2)
-    stuck = fit_em(flat, curves, lengths, max_iters=100, tolerance=1e-6)
+    with pytest.raises(ValueError, match=r"emit alike.*GaussianHMM\.from_data"):
+        fit_em(flat, curves, lengths)
+    stuck = fit_em(GaussianHMM([1.0], [[1.0]], [[0.0, 1.0]], [np.eye(2)]), curves, lengths)
 
     free = fit_em(flat, curves, lengths, max_iters=200, tolerance=1e-6, restarts=3, seed=0)
 

@@ -84,6 +84,32 @@ def test_another_process_is_told_apart(truth: processes.HMM) -> None:
     assert float(likelihood.sel(drawn="model")) > float(likelihood.sel(drawn="process"))
 
 
+def test_a_frequent_symbol_that_never_occurs_is_the_largest_error() -> None:
+    chain = processes.preset("fully")
+    merged = torch.stack([chain.emission[0], chain.emission[1], chain.emission[1]])
+    merged[:, 0] += merged[:, 2]
+    merged[:, 2] = 0
+    silent = Process(processes.HMM(chain.initial, chain.transition, merged))
+
+    scores = emulation(silent, chain, **FEW)
+
+    assert scores.attrs["largest_error"] == scores.attrs["largest_error_start"] == 1
+    assert scores.attrs["largest_error_process"] < 0.05
+    assert np.isnan(scores.attrs["largest_error_rare"])
+
+
+def test_the_published_estimator_warns_of_a_calmer_model() -> None:
+    truth, few = processes.preset("two"), FEW | {"num_steps": 100, "num_draws": 4}
+    published = {"epsilon": 0.04, "mode": "annealed"}
+
+    with pytest.warns(UserWarning, match="less variable than the target"):
+        scores = emulation(Process(processes.linear_chain(2, 0.03)), truth, **few, **published)
+    scores_of_truth = emulation(Process(truth), truth, **few, **published)
+
+    assert scores.attrs["floor_ratio"] < 0.95 < scores_of_truth.attrs["floor_ratio"]
+    assert scores.attrs["mode"] == "annealed" and scores.attrs["epsilon"] == 0.04
+
+
 def test_a_comparison_can_be_drawn_again_and_written(
     itself: xr.Dataset, truth: processes.HMM, tmp_path: Any
 ) -> None:

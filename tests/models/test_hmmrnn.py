@@ -197,7 +197,8 @@ def test_an_unstable_network_says_so() -> None:
         ({"gradient": "reinforce"}, "gradient must be one of"),
         ({"blur": 0.0}, "blur must be a positive number, got 0.0"),
         ({"temperature": -1.0}, "temperature must be a positive number"),
-        ({"weight_penalty": -1.0}, "weight_penalty must be at least 0"),
+        ({"weight_penalty": -1.0}, "weight_penalty must be a finite number of at least 0"),
+        ({"weight_penalty": "x"}, "weight_penalty must be a finite number of at least 0, got .x."),
         ({"num_steps": 0}, "num_steps must be a whole number"),
     ],
 )
@@ -217,6 +218,8 @@ def test_what_does_not_fit_is_refused(fitted: HMMRNN, data: xr.Dataset) -> None:
         HMMRNN(2, num_steps=10).fit(data)
     with pytest.raises(ValueError, match="num_steps of at most 10"):
         HMMRNN(3, num_steps=11).fit(data)
+    with pytest.raises(ValueError, match="sigma must be a finite number of at least 0"):
+        fitted.sample(3, sigma=-1.0)
     with pytest.raises(ValueError, match="keep must list some of"):
         fitted.sample(3, keep="symbol")
     with pytest.raises(ValueError, match="there is no preset 'six'"):
@@ -234,5 +237,5 @@ def test_a_penalty_stands_beside_the_divergence(data: xr.Dataset) -> None:
     assert float(history["train_loss"]) == pytest.approx(
         float(history["train_divergence"] + history["train_penalty"]), rel=1e-5
     )
-    norms = sum(float(weight.norm()) for weight in model.parameters())
+    norms = sum(float(weight.detach().norm()) for weight in model.parameters())
     assert float(history["train_penalty"]) == pytest.approx(0.1 * norms, rel=0.05)

@@ -31,6 +31,23 @@ def test_s2_converged_values(example: Any, epsilon: float, value: float, max_mem
     assert result.num_iters < 100  # plain iteration needs thousands at 0.04
 
 
+def test_s2_the_entropic_cost_and_the_variant_of_transport_costs_alone(example: Any) -> None:
+    x, y = example.x, example.y
+    potentials = sinkhorn(x, y, epsilon=1.0).potentials
+
+    def parts(x: Tensor, y: Tensor, f: Tensor, g: Tensor) -> tuple[float, float]:
+        """Entropic cost (with the relative entropy), and the transport cost of its plan."""
+        cost = torch.cdist(x, y).square() / 2
+        plan = (f[:, None] + g - cost).exp() / cost.numel()
+        return float(f.mean() + g.mean() - plan.sum() + 1), float((plan * cost).sum())
+
+    between = parts(x, y, potentials.x, potentials.y)
+    own = [parts(p, p, f, f) for p, f in ((x, potentials.x_self), (y, potentials.y_self))]
+
+    assert between[0] == pytest.approx(1.27445368, abs=1e-7)
+    assert between[1] - (own[0][1] + own[1][1]) / 2 == pytest.approx(0.45538189, abs=1e-6)
+
+
 @pytest.mark.parametrize("max_memory", [1e9, 1.0])
 @pytest.mark.parametrize(
     ("epsilon", "value"), list(zip(EPSILONS, [0.42785490, 0.42956499, 0.36238591, 0.28696907], strict=True))
