@@ -21,6 +21,7 @@ __getattr__, __dir__, __all__ = attach(
         "fingerprint": "schema",
         "forecast_dataset": "convert",
         "frequency": "schema",
+        "from_netcdf": "convert",
         "from_numpy": "convert",
         "from_pandas": "convert",
         "future_times": "schema",

@@ -15,6 +15,7 @@ import xarray as xr
 from seqdyn._files import replacing
 from seqdyn.data.arrays import from_numpy
 from seqdyn.data.checks import plain
+from seqdyn.data.formats import open_netcdf
 from seqdyn.data.names import COVARIATES, FEATURE, PARTICLE, SAMPLE, SERIES, TARGET, TIME, X
 from seqdyn.data.schema import check_snapshots, future_times, observed_mask
 from seqdyn.data.spans import spans
@@ -22,6 +23,7 @@ from seqdyn.data.tables import from_pandas
 
 __all__ = [
     "forecast_dataset",
+    "from_netcdf",
     "from_numpy",
     "from_pandas",
     "provenance",
@@ -159,7 +161,7 @@ def to_netcdf(data: xr.Dataset, path: str | os.PathLike[str]) -> None:
     """Write a dataset to one NetCDF file: compressed, with checksums, and only ever whole.
 
     The file is written beside its destination under a temporary name and then moved. A complex variable, for
-    which NetCDF has no type, becomes two: ``NAME_real`` and ``NAME_imag``.
+    which NetCDF has no type, becomes two: ``NAME_real`` and ``NAME_imag``; :func:`from_netcdf` joins them.
 
     Args:
         data: Any dataset of the schema.
@@ -174,6 +176,29 @@ def to_netcdf(data: xr.Dataset, path: str | os.PathLike[str]) -> None:
     written, encoding = _for_netcdf(data)
     with replacing(destination) as file:
         written.to_netcdf(file.name, engine="h5netcdf", encoding=encoding)
+
+
+def from_netcdf(path: str | os.PathLike[str]) -> xr.Dataset:
+    """Read a result that :func:`to_netcdf` wrote, whole into memory; complex variables are joined again.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ValueError: If there is no such file, or it is no NetCDF file.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise ValueError(f"there is no file {str(source)!r}.")
+    data = open_netcdf(source)
+    names = [str(name).removesuffix("_real") for name in data.data_vars if str(name).endswith("_real")]
+    for name in names:
+        real, imag = f"{name}_real", f"{name}_imag"
+        if imag in data and data[real].dims == data[imag].dims and name not in data:
+            joined = np.empty(data[real].shape, dtype=np.complex128)
+            joined.real, joined.imag = data[real].values, data[imag].values
+            data = data.drop_vars([real, imag]).assign({name: (data[real].dims, joined, data[real].attrs)})
+    return data
 
 
 def _for_netcdf(data: xr.Dataset) -> tuple[xr.Dataset, dict[Any, dict[str, Any]]]:

@@ -14,6 +14,7 @@ import seqdyn
 from seqdyn.data import (
     check_sequences,
     forecast_dataset,
+    from_netcdf,
     from_numpy,
     from_pandas,
     read_sequences,
@@ -235,3 +236,23 @@ def test_a_grid_of_snapshots_is_flattened_without_its_padding() -> None:
     assert data["x"].attrs == {"units": "m"}
     np.testing.assert_array_equal(data["x"][4:7], x[1, :3])
     xr.testing.assert_equal(stack_snapshots(grid.transpose("feature", "particle", "time")), data)
+
+
+def test_a_result_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    value = np.array([[1 + 2j, np.nan], [0.5j, -1]])
+    data = xr.Dataset(
+        {
+            "eigenvalue": (("point", "mode"), value, {"comment": "by modulus"}),
+            "stability": ("point", ["saddle", "stable focus"]),
+            "stable": ("point", [False, True]),
+            "height_real": ("point", [1.0, 2.0]),
+        },
+        attrs={"seed": 3},
+    )
+
+    to_netcdf(data, tmp_path / "points.nc")
+    found = from_netcdf(tmp_path / "points.nc")
+
+    xr.testing.assert_identical(found, data)
+    with pytest.raises(ValueError, match=r"there is no file '.*none\.nc'"):
+        from_netcdf(tmp_path / "none.nc")
