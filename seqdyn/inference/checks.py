@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any, TypeAlias
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    import xarray as xr
+
 __all__ = ["Values", "as_float64", "as_tensor", "check_features", "check_laws", "check_lengths"]
 
-Values = Tensor | npt.ArrayLike
+Values: TypeAlias = "Tensor | npt.ArrayLike | xr.Dataset"
 
 
 def as_float64(values: Values) -> Tensor:
@@ -18,8 +23,26 @@ def as_float64(values: Values) -> Tensor:
 
 
 def as_tensor(values: Values) -> Tensor:
-    """A tensor as it is; anything else as a copy, so that strides and write protection do not matter."""
+    """A tensor as it is; anything else as a copy, so that strides and write protection do not matter.
+
+    Of a Dataset of sequences the ``symbol`` or ``target``, -1 or NaN where it is not observed.
+    """
+    if hasattr(values, "data_vars"):
+        values = _sequences(values)
     return values if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
+
+
+def _sequences(data: Any) -> npt.ArrayLike:
+    name, missing = ("symbol", -1) if "symbol" in data else ("target", np.nan)
+    if name not in data:
+        raise ValueError(
+            f"the dataset needs 'symbol' or 'target', found {sorted(map(str, data.data_vars))}; rename yours "
+            "with data.rename(NAME='symbol')."
+        )
+    array = data[name].transpose("series", "time", ...)
+    if "observed" in data:
+        array = array.where(data["observed"].transpose("series", "time", ...), missing)
+    return np.asarray(array)
 
 
 def check_laws(laws: Tensor, name: str) -> None:
