@@ -10,10 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LogNorm
 
-from seqdyn.plot.style import COLORS, new_axes, panels
+from seqdyn.plot.style import COLORS, SYMBOL_COLORS, check_dataset, new_axes, panels
 
 __all__ = [
-    "SYMBOL_COLORS",
     "autonomous_dynamics",
     "composition",
     "logit_gradients",
@@ -21,9 +20,6 @@ __all__ = [
     "readout_axes",
     "speed_field",
 ]
-
-# Symbols 0, 1, 2 are green, blue and red, as published, in shades told apart with any colour vision.
-SYMBOL_COLORS = ("#009E73", "#0072B2", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 
 
 def autonomous_dynamics(data: xr.Dataset, ax: Axes | None = None) -> Axes:
@@ -35,7 +31,11 @@ def autonomous_dynamics(data: xr.Dataset, ax: Axes | None = None) -> Axes:
 
     Returns:
         The axes.
+
+    Raises:
+        ValueError: If the dataset is of another kind.
     """
+    check_dataset(data, "analysis.autonomous_dynamics(dynamics)", "trajectory_pc", "attractor_hidden")
     ax = new_axes(ax, width=5.0, height=4.2)
     paths, symbol = data["trajectory_pc"].values[:, :, :2], data["symbol"].values
     segments = np.stack([paths[:, :-1], paths[:, 1:]], axis=2).reshape(-1, 2, 2)
@@ -67,7 +67,11 @@ def orbit(data: xr.Dataset) -> np.ndarray:
 
     Returns:
         Four axes: the plane, speed and occupancy, emission probabilities, area rate.
+
+    Raises:
+        ValueError: If the dataset is of another kind.
     """
+    check_dataset(data, "analysis.orbit(dynamics, ...)", "scores", "phase", "area_rate_null")
     _, axes = panels(4, width=4.2, height=3.2, sharex=False)
     plane, motion, emission, area = axes
     paths = data["scores"].values
@@ -130,8 +134,9 @@ def speed_field(data: xr.Dataset, ax: Axes | None = None, *, quantity: str = "sp
         The axes.
 
     Raises:
-        ValueError: If there is no such speed.
+        ValueError: If the dataset is of another kind, or there is no such speed.
     """
+    check_dataset(data, "analysis.speed_field(dynamics, ...)", "speed", "drift")
     known = ("speed", "autonomous_speed", "mean_map_speed")
     if quantity not in known:
         raise ValueError(f"quantity must be one of {known}, got {quantity!r}.")
@@ -168,7 +173,11 @@ def readout_axes(data: xr.Dataset, ax: Axes | None = None) -> Axes:
 
     Returns:
         The axes.
+
+    Raises:
+        ValueError: If the dataset is of another kind.
     """
+    check_dataset(data, "analysis.readout_axes(dynamics, ...)", "readout_projection")
     ax = new_axes(ax, width=4.4, height=4.4)
     angle = np.linspace(0, 2 * np.pi, 200)
     ax.plot(np.cos(angle), np.sin(angle), color=COLORS["history"], linewidth=0.8)
@@ -197,7 +206,11 @@ def logit_gradients(data: xr.Dataset, sample: int = 0, num_steps: int = 100) -> 
 
     Returns:
         Two axes.
+
+    Raises:
+        ValueError: If the dataset is of another kind.
     """
+    check_dataset(data, "analysis.logit_gradients(dynamics, runs)", "logit_change", "alignment")
     _, axes = panels(2, width=4.4, height=2.8)
     part = data.isel(sample=sample, time=slice(num_steps))
     names = {"logit_change": "change of the logit", "alignment": "cosine with the step"}
@@ -222,8 +235,9 @@ def composition(data: xr.Dataset) -> np.ndarray:
         Axes of the pairs, then those of the two matrices of distances.
 
     Raises:
-        ValueError: If no pair occurs.
+        ValueError: If the dataset is of another kind, or no pair occurs.
     """
+    check_dataset(data, "analysis.composition(dynamics, ...)", "winding_rate", "pair_distance")
     found = np.flatnonzero(np.isfinite(data["winding_rate"].values))
     if not len(found):
         raise ValueError(f"no pair of symbols has an orbit to draw: {data.attrs.get('reason', '')}.")

@@ -11,8 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
-from seqdyn.plot.orbits import SYMBOL_COLORS
-from seqdyn.plot.style import COLORS, panels
+from seqdyn.plot.style import COLORS, SYMBOL_COLORS, check_dataset, panels
 
 __all__ = ["noise_sweep", "resonance", "training_dynamics"]
 
@@ -25,7 +24,11 @@ def noise_sweep(data: xr.Dataset) -> np.ndarray:
 
     Returns:
         Two axes.
+
+    Raises:
+        ValueError: If the dataset is of another kind.
     """
+    check_dataset(data, "analysis.noise_sweep(dynamics, sigmas, ...)", "contour_level", "radius_mean")
     _, axes = panels(2, width=4.4, height=3.8, sharex=False)
     contours, radius = axes
     colors = plt.get_cmap("viridis")(np.linspace(0.9, 0.1, data.sizes["sigma"]))
@@ -72,7 +75,11 @@ def resonance(data: xr.Dataset) -> np.ndarray:
 
     Returns:
         Six axes.
+
+    Raises:
+        ValueError: If the dataset is of another kind.
     """
+    check_dataset(data, "analysis.resonance(dynamics, sigmas, ...)", "symbol_coherence", "optimum")
     _, axes = panels(6, width=3.8, height=2.8, sharex=False)
     error, memory, regular, residence, rate, scale = axes
     sigma = data["sigma"].values
@@ -126,7 +133,11 @@ def training_dynamics(data: xr.Dataset) -> np.ndarray:
 
     Returns:
         Six axes; the last one holds orbits of up to five checkpoints, side by side.
+
+    Raises:
+        ValueError: If the dataset is of another kind.
     """
+    check_dataset(data, "analysis.training_dynamics(checkpoints, ...)", "switch_rate", "noise_drift")
     figure, axes = panels(6, width=3.8, height=2.9, sharex=False)
     rate, eigen, growth, loss, drift, orbits = axes
     epoch = data["epoch"].values
