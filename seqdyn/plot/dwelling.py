@@ -34,7 +34,7 @@ def residence(data: xr.Dataset) -> np.ndarray:
     bounds = [1, 2, 4, 9, max(float(data.residence_time.max()), 10)]
     norm = BoundaryNorm(bounds, 256)
     dots = axes[0].scatter(x, y, c=data.residence_time, s=5, cmap="viridis", norm=norm, rasterized=True)
-    figure.colorbar(dots, ax=axes[0], label="residence time [steps]")
+    figure.colorbar(dots, ax=axes[0], label="residence time [steps]", format="%.3g")
     for name, color in _REGIONS.items():
         inside = (data.region == name).values
         axes[1].scatter(x[inside], y[inside], s=5, color=color, label=name, rasterized=True)

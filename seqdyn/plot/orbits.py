@@ -9,6 +9,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LogNorm
+from matplotlib.ticker import FormatStrFormatter
 
 from seqdyn.plot.style import COLORS, SYMBOL_COLORS, check_dataset, new_axes, panels
 
@@ -148,7 +149,8 @@ def speed_field(data: xr.Dataset, ax: Axes | None = None, *, quantity: str = "sp
         low, high = positive.min(), positive.max()
         norm = LogNorm(low, high if high > low else 2 * low)
         shown = ax.pcolormesh(x, y, np.where(speed > 0, speed, np.nan), norm=norm, cmap="viridis", alpha=0.9)
-        ax.figure.colorbar(shown, ax=ax, label=f"{quantity.replace('_', ' ')} per step")
+        bar = ax.figure.colorbar(shown, ax=ax, label=f"{quantity.replace('_', ' ')} per step", format="%g")
+        bar.ax.yaxis.set_minor_formatter(FormatStrFormatter("%g"))
         u, v = (np.ma.masked_invalid(data["drift"].values[:, :, one].T) for one in range(2))
         ax.streamplot(x, y, u, v, color="white", linewidth=0.7, arrowsize=0.8, density=1.2)
         if len(positive) > 8:
@@ -232,7 +234,7 @@ def composition(data: xr.Dataset) -> np.ndarray:
         data: Of :func:`seqdyn.analysis.composition`.
 
     Returns:
-        Axes of the pairs, then those of the two matrices of distances.
+        Axes of the pairs, then, of two or more pairs, those of the two matrices of distances.
 
     Raises:
         ValueError: If the dataset is of another kind, or no pair occurs.
@@ -241,7 +243,8 @@ def composition(data: xr.Dataset) -> np.ndarray:
     found = np.flatnonzero(np.isfinite(data["winding_rate"].values))
     if not len(found):
         raise ValueError(f"no pair of symbols has an orbit to draw: {data.attrs.get('reason', '')}.")
-    _, axes = panels(len(found) + 2, width=3.6, height=3.2, sharex=False)
+    names = {"pair_distance": "profiles", "orbit_distance": "mean orbits"} if len(found) > 1 else {}
+    _, axes = panels(len(found) + len(names), width=3.6, height=3.2, sharex=False)
     first, second = (int(one) - 1 for one in np.ravel(data.attrs["axes"]))
     for ax, index in zip(axes, found, strict=False):
         pair = data.isel(pair=index)
@@ -259,7 +262,6 @@ def composition(data: xr.Dataset) -> np.ndarray:
         ax.set_xlabel(f"PC {first + 1} of the pair")
         ax.set_ylabel(f"PC {second + 1}")
     labels = [str(name) for name in data["pair"].values[found]]
-    names = {"pair_distance": "profiles", "orbit_distance": "mean orbits"}
     for ax, (name, title) in zip(axes[len(found) :], names.items(), strict=True):
         values = data[name].values[np.ix_(found, found)]
         shown = ax.imshow(values, cmap="viridis_r", vmin=0)

@@ -63,8 +63,9 @@ def local_spectra(data: xr.Dataset) -> np.ndarray:
     _border(axes[0], data.attrs.get("system") == "flow")
     time = np.arange(data.sizes["time"])
     counts = {"unstable eigenvalues": "num_unstable", "critical pairs": "num_critical"}
-    for (label, name), color in zip(counts.items(), (COLORS["truth"], COLORS["forecast"]), strict=True):
-        axes[1].step(time, data[name], where="mid", color=color, label=label, linewidth=1.2)
+    styles = ((COLORS["truth"], "-"), (COLORS["forecast"], "--"))  # one may lie on the other
+    for (label, name), (color, dashes) in zip(counts.items(), styles, strict=True):
+        axes[1].step(time, data[name], where="mid", color=color, linestyle=dashes, label=label, linewidth=1.2)
     axes[1].set_xlabel("time [steps]")
     axes[1].set_ylabel("number")
     axes[1].yaxis.set_major_locator(MaxNLocator(integer=True))

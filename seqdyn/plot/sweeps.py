@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
-from seqdyn.plot.style import COLORS, SYMBOL_COLORS, check_dataset, panels
+from seqdyn.plot.style import COLORS, SYMBOL_COLORS, check_dataset, figure_legend, note, panels
 
 __all__ = ["noise_sweep", "resonance", "training_dynamics"]
 
@@ -80,7 +80,7 @@ def resonance(data: xr.Dataset) -> np.ndarray:
         ValueError: If the dataset is of another kind.
     """
     check_dataset(data, "analysis.resonance(dynamics, sigmas, ...)", "symbol_coherence", "optimum")
-    _, axes = panels(6, width=3.8, height=2.8, sharex=False)
+    figure, axes = panels(6, width=3.8, height=2.8, sharex=False)
     error, memory, regular, residence, rate, scale = axes
     sigma = data["sigma"].values
     sampled: dict[str, Any] = {"color": COLORS["forecast"]}
@@ -119,9 +119,8 @@ def resonance(data: xr.Dataset) -> np.ndarray:
         ax.xaxis.set_major_formatter(FormatStrFormatter("%g"))
         ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set_xlabel("standard deviation σ of the noise")
-    memory.legend(
-        frameon=False, fontsize="small", title="control is " + str(data.attrs["control"]).split(":")[0]
-    )
+    figure_legend(figure, memory)
+    note(figure, "the control, likeliest symbols, is " + str(data.attrs["control"]).split(":")[0])
     return np.array(axes, dtype=object)
 
 
@@ -159,9 +158,11 @@ def training_dynamics(data: xr.Dataset) -> np.ndarray:
     growth.set_ylabel("rate per step")
     loss.plot(epoch, data["loss"], color=COLORS["forecast"], label="loss")
     loss.plot(epoch, data["transition_error"], "--", color=COLORS["truth"], label="largest |ΔQ|")
-    if not (data["loss"].notnull().any() or data["transition_error"].notnull().any()):
+    nothing = not (data["loss"].notnull().any() or data["transition_error"].notnull().any())
+    if nothing:
         loss.text(0.5, 0.5, "no loss, no process given", ha="center", transform=loss.transAxes)
-    for ax in (rate, eigen, growth, loss):
+        loss.set(xlim=growth.get_xlim(), yticks=[])
+    for ax in (rate, eigen, growth) if nothing else (rate, eigen, growth, loss):
         ax.legend(frameon=False, fontsize="x-small")
     values = data["noise_drift"].values
     order = (
