@@ -11,10 +11,11 @@ import numpy as np
 __all__ = ["wrong_fact"]
 
 _LABEL = (str, int, float)
-_LISTS = ("features", "series", "covariates")
+_LISTS = ("features", "series", "covariates", "symbols")
 _STAMPS = ("time_start", "time_end", "val_time_end")
 _KINDS: dict[str, Any] = {
     **dict.fromkeys(_LISTS, list),
+    "symbols": (list, NoneType),
     **dict.fromkeys(_STAMPS, _LABEL),
     "units": (*_LABEL, NoneType),
     "timezone": (str, NoneType),
@@ -43,7 +44,7 @@ def wrong_fact(info: Mapping[str, Any]) -> str | None:
 
 
 def _is_fact(name: str, value: Any) -> bool:
-    if name in _LISTS:
+    if name in _LISTS and not (name == "symbols" and value is None):
         return isinstance(value, list) and all(isinstance(part, _LABEL) for part in value)
     if name in _STAMPS and isinstance(value, str):
         return _is_stamp(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +19,12 @@ __all__ = [
     "check_trainer_options",
     "command_name",
     "known_sizes",
+    "known_symbols",
     "model_class",
     "model_names",
     "place",
     "read_data",
+    "reader_of",
     "reading_options",
     "run_data",
     "split_future",
@@ -55,15 +57,26 @@ def model_class(name: str) -> Any:
     return getattr(models, names.get(name, name))
 
 
-def read_data(source: str, values: Mapping[str, Any]) -> xr.Dataset:
+def reader_of(cls: Any) -> Callable[..., xr.Dataset]:
+    """What reads the data of a model: one that asks for a number of symbols learns discrete sequences."""
+    from seqdyn.data import read_sequences, read_symbols
+
+    return read_symbols if "num_symbols" in inspect.signature(cls).parameters else read_sequences
+
+
+def read_data(
+    source: str, values: Mapping[str, Any], reader: Callable[..., xr.Dataset] | None = None
+) -> xr.Dataset:
     """Read a file, or load the data set of that name."""
     from seqdyn import datasets
     from seqdyn.data import read_sequences
+    from seqdyn.data.schema import SYMBOL
 
+    reader = reader or read_sequences
     if Path(source).exists():
         more = values.get("read_options", {})
         try:
-            return read_sequences(source, **arguments(read_sequences, values), **more)
+            return reader(source, **arguments(reader, values), **more)
         except ValueError as error:
             if not _READER_OPTION.search(str(error)):
                 raise
@@ -73,7 +86,12 @@ def read_data(source: str, values: Mapping[str, Any]) -> xr.Dataset:
                 raise
             raise ValueError(f"--read-options names what reading {source} does not take: {error}") from error
     if source in datasets.names():
-        return datasets.load(source)
+        data = datasets.load(source)
+        if reader is not read_sequences and SYMBOL not in data:
+            raise ValueError(
+                f"the data set {source} holds numbers, this model learns symbols; name a file of symbols."
+            )
+        return data
     names = ", ".join(datasets.names())
     raise ValueError(f"there is no file {source} and no data set of that name; data sets are {names}.")
 
@@ -146,10 +164,22 @@ def split_future(data: xr.Dataset) -> tuple[xr.Dataset, xr.DataArray | None]:
 
 def known_sizes(data: xr.Dataset) -> dict[str, int]:
     """Sizes that models ask for and data knows."""
-    from seqdyn.data.schema import COVARIATE, FEATURE, SERIES
+    from seqdyn.data.schema import COVARIATE, FEATURE, OUTCOME, SERIES
 
-    sizes = {"num_features": FEATURE, "num_series": SERIES, "num_covariates": COVARIATE}
+    sizes = {
+        "num_features": FEATURE,
+        "num_series": SERIES,
+        "num_covariates": COVARIATE,
+        "num_symbols": OUTCOME,
+    }
     return {name: data.sizes.get(dim, 0) for name, dim in sizes.items()}
+
+
+def known_symbols(data: xr.Dataset) -> dict[str, Any]:
+    """How to read further files so that a code means in them what it does in ``data``."""
+    from seqdyn.data.schema import OUTCOME
+
+    return {"symbols": data[OUTCOME].values.tolist()} if OUTCOME in data.coords else {}
 
 
 def without_last(data: xr.Dataset, steps: int) -> xr.Dataset:

@@ -71,8 +71,8 @@ def check_run(path: Path, resume: bool) -> None:
 
 
 @contextlib.contextmanager
-def run_folder(path: Path, data: xr.Dataset, settings: str) -> Iterator[None]:
-    """Make the folder of a run, with its settings and data, for a fit in the block.
+def run_folder(path: Path, data: xr.Dataset | None, settings: str) -> Iterator[None]:
+    """Make the folder of a run, with its settings and data if it has any, for a fit in the block.
 
     A fit that is refused before it wrote anything leaves nothing behind; an interrupted one can be resumed,
     or begun anew if it had not begun.
@@ -84,12 +84,13 @@ def run_folder(path: Path, data: xr.Dataset, settings: str) -> Iterator[None]:
     if not _has_begun(path):
         remove_leftovers(path)
         write_file(path / SETTINGS, settings)  # first: data alone may be a file of the user's
-        save(data, path / DATA)
+        if data is not None:
+            save(data, path / DATA)
     try:
         yield
     except Exception:
-        if {entry.name for entry in path.iterdir()} == {DATA, SETTINGS}:
-            (path / DATA).unlink()
+        if not _has_begun(path):
+            (path / DATA).unlink(missing_ok=True)
             (path / SETTINGS).unlink()
             if new:
                 path.rmdir()

@@ -11,6 +11,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,10 +20,12 @@ from seqdyn._inputs import (
     check_trainer_options,
     command_name,
     known_sizes,
+    known_symbols,
     model_class,
     model_names,
     place,
     read_data,
+    reader_of,
     reading_options,
     run_data,
     split_future,
@@ -138,16 +141,27 @@ def _fit(argv: Sequence[str]) -> None:
     run, resume = Path(values["output"]), values.get("resume", False)
     check_run(run, resume)
     check_trainer_options(values.get("trainer_options", {}))
-    data = read_data(values["data"], values)
-    model = cls(**{**arguments(cls, known_sizes(data)), **arguments(cls, values)})
+    data = training = None
+    reader, reading = reader_of(cls), values
+    if "data" in values:
+        data = read_data(values["data"], values, reader)
+        model = cls(**{**arguments(cls, known_sizes(data)), **arguments(cls, values)})
+        training = without_last(split_future(data)[0], values.get("holdout", 0))
+        reading = values | known_symbols(data)
+    elif "process" in values:
+        model = cls.preset(values["process"], **{**arguments(cls, values), "process": values["process"]})
+    else:
+        raise ValueError(f"seqdyn fit {name} needs --data, a file, or --process, what it is to emulate.")
 
-    training = without_last(split_future(data)[0], values.get("holdout", 0))
-    passed = _passed(cls.fit, {**values, "run_dir": run}, options, values) | values.get("trainer_options", {})
+    read = partial(read_data, values=reading, reader=reader)
+    passed = _passed(cls.fit, {**values, "run_dir": run}, options, read) | values.get("trainer_options", {})
     with run_folder(run, data, options.dump({k: v for k, v in values.items() if k != "resume"})):
         model.fit(training, **passed)
         if "run_dir" not in passed:
             model.save(run / "model")
-    _say(f"{cls.__name__} is in {run}. Next: seqdyn forecast {run} -o forecast.nc --plot forecast.png")
+    verb = "forecast" if hasattr(cls, "forecast") else "sample"
+    how = "-o forecast.nc --plot forecast.png" if verb == "forecast" else "--num-samples 100 -o sample.nc"
+    _say(f"{cls.__name__} is in {run}. Next: seqdyn {verb} {run} {how}")
 
 
 def _forecast(argv: Sequence[str]) -> None:
@@ -166,7 +180,8 @@ def _forecast(argv: Sequence[str]) -> None:
     reading = reading_options(values)
     context, covariates = split_future(run_data(values, reading))
     known = {} if covariates is None else arguments(model.forecast, {"future_covariates": covariates})
-    forecast = model.forecast(context, **known | _passed(model.forecast, values, options, reading))
+    read = partial(read_data, values=reading)
+    forecast = model.forecast(context, **known | _passed(model.forecast, values, options, read))
     if output is not None:
         save(forecast, output, options.dump(values))
     if plot is not None:
@@ -183,7 +198,7 @@ def _sample(argv: Sequence[str]) -> None:
     check_file(output, TABLES)
 
     place(model, values)
-    passed = _passed(model.sample, values, options, {})
+    passed = _passed(model.sample, values, options, partial(read_data, values={}))
     if "covariates" in passed:
         passed["covariates"] = passed["covariates"].isel(series=0)  # one window for all draws
     draws = model.sample(**passed)
@@ -207,7 +222,8 @@ def _evaluate(argv: Sequence[str]) -> None:
     place(model, values)
     reading = reading_options(values)
     data, _ = split_future(run_data(values, reading))
-    passed = _passed(model.forecast, values, options, reading) | _passed(evaluate, values, options, reading)
+    read = partial(read_data, values=reading)
+    passed = _passed(model.forecast, values, options, read) | _passed(evaluate, values, options, read)
     scores = evaluate(model, data, **passed)
     if output is not None:
         # A table holds the scores of each series and window, netCDF also the sums that they are formed from.
@@ -269,12 +285,13 @@ def _fit_options(cls: Any) -> Options:
     prog = f"seqdyn fit {command_name(cls.__name__)}"
     options = Options(prog, ["model", "data"], summary(cls), num_typed=1)
     options.add("model", str, "name of the model")
-    options.add("data", str, "file, or name of a data set (seqdyn datasets lists them)", required=True)
+    needed = "process" not in inspect.signature(cls).parameters
+    options.add("data", str, "file, or name of a data set (seqdyn datasets lists them)", required=needed)
     options.add("output", str, "folder of the run", required=True, aliases=("-o", "--run"))
     options.add("holdout", int, "steps at the end that are not trained on, for seqdyn evaluate", default=0)
-    _add_reading(options)
+    _add_reading(options, reader_of(cls))
     options.group(cls.__name__)
-    options.add_signature(cls, optional=("num_features", "num_series"))
+    options.add_signature(cls, optional=("num_features", "num_series", "num_symbols"))
     options.group("training")
     options.add_signature(cls.fit, skip=("data", "run_dir"))
     if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(cls.fit).parameters.values()):
@@ -284,12 +301,12 @@ def _fit_options(cls: Any) -> Options:
     return options
 
 
-def _add_reading(options: Options) -> None:
+def _add_reading(options: Options, reader: Callable[..., Any] | None = None) -> None:
     from seqdyn.data import read_sequences
 
     options.group("reading the data")
     columns = dict.fromkeys(("time", "series", "value"), str | Sequence[str] | None)
-    options.add_signature(read_sequences, skip=("source",), hints=columns)
+    options.add_signature(reader or read_sequences, skip=("source",), hints=columns)
     options.add("read_options", dict[str, Any], "more options of the reader, such as '{sep: \";\"}' for CSV")
 
 
@@ -321,14 +338,17 @@ def _add_verb(options: Options, model: Any, verb: str) -> None:
 
 
 def _passed(
-    function: Callable[..., Any], values: Mapping[str, Any], options: Options, reading: Mapping[str, Any]
+    function: Callable[..., Any],
+    values: Mapping[str, Any],
+    options: Options,
+    read: Callable[[str], xr.Dataset],
 ) -> dict[str, Any]:
     """Arguments for ``function``, with files read; of a file for covariates only those are passed."""
     from seqdyn.data.schema import COVARIATES
 
     passed = arguments(function, {name: value for name, value in values.items() if name != "data"})
     for name in options.files & passed.keys():
-        data = read_data(passed[name], reading)
+        data = read(passed[name])
         passed[name] = data[COVARIATES] if name.endswith(COVARIATES) else data
     return passed
 
@@ -351,9 +371,10 @@ def _written(*paths: Path | None) -> list[str]:
 
 
 def _sizes_of(data: xr.Dataset, what: str) -> str:
-    from seqdyn.data.schema import TARGET
+    from seqdyn.data.schema import SYMBOL, TARGET
 
-    return f"{what}: " + " × ".join(f"{size} {dim}" for dim, size in data[TARGET].sizes.items())
+    drawn = next(data[name] for name in (TARGET, SYMBOL, *data.data_vars) if name in data)
+    return f"{what}: " + " × ".join(f"{size} {dim}" for dim, size in drawn.sizes.items())
 
 
 def _score_table(scores: xr.Dataset) -> list[str]:

@@ -396,6 +396,96 @@ def test_a_new_model_in_the_namespace_needs_no_change_of_the_command_line(
     assert xr.load_dataset(tmp_path / "f.nc").sizes["time"] == 2
 
 
+TINY_RNN = (
+    "--hidden-size 8 --input-size 3 --batch-size 16 --batches-per-epoch 2 --max-epochs 2 --seed 1".split()
+)
+
+
+@pytest.fixture
+def states(tmp_path: Path) -> Path:
+    """Two animals, each awake, asleep or at rest, with a gap and of unequal lengths."""
+    rng = np.random.default_rng(0)
+    names = ["asleep", "awake", "rest"]
+    frames = [
+        pd.DataFrame({"animal": one, "t": np.arange(size), "state": rng.choice(names, size)})
+        for one, size in (("m1", 60), ("m2", 45))
+    ]
+    pd.concat(frames, ignore_index=True).drop(index=7).to_csv(tmp_path / "states.csv", index=False)
+    return tmp_path / "states.csv"
+
+
+def test_a_network_learns_symbols_from_a_file_and_draws_labels(
+    run: Run, states: Path, tmp_path: Path
+) -> None:
+    columns = ["--series", "animal", "--time", "t", "--value", "state"]
+    later = pd.read_csv(states)
+    later.replace("rest", "awake").to_csv(tmp_path / "val.csv", index=False)
+
+    shown = run(
+        "fit", "hmmrnn", states, *columns, "--num-steps", 3, *TINY_RNN, "--val", tmp_path / "val.csv",
+        "-o", tmp_path / "run",
+    )  # fmt: skip
+    run(
+        "sample",
+        tmp_path / "run",
+        "--num-samples",
+        4,
+        "--keep",
+        "symbol",
+        "--seed",
+        2,
+        "-o",
+        tmp_path / "d.csv",
+    )
+
+    model = seqdyn.load(tmp_path / "run")
+    assert "Next: seqdyn sample" in shown
+    assert model.hparams.num_symbols == 3
+    assert model.history.sizes["epoch"] == 2
+    assert model.data_info["symbols"] == ["asleep", "awake", "rest"]
+    assert bool(np.isfinite(model.history["val_loss"]).all())
+    table = pd.read_csv(tmp_path / "d.csv")
+    codes = model.sample(4, seed=2)["symbol"].values.ravel()
+    assert table["symbol"].tolist() == [model.data_info["symbols"][code] for code in codes]
+    kept = seqdyn.data.read_symbols(tmp_path / "run" / "data.nc")
+    xr.testing.assert_identical(kept, seqdyn.data.read_symbols(states, series="animal", value="state"))
+
+
+def test_a_known_process_is_emulated_without_a_file(run: Run, tmp_path: Path) -> None:
+    run("fit", "hmmrnn", "--process", "two", *TINY_RNN, "--num-steps", 5, "-o", tmp_path / "run")
+    run("sample", tmp_path / "run", "--num-samples", 2, "-o", tmp_path / "d.nc")
+
+    assert seqdyn.load(tmp_path / "run").hparams.process == "two"
+    assert not (tmp_path / "run" / "data.nc").exists()
+    assert xr.load_dataset(tmp_path / "d.nc")["symbol"].sizes == {"sample": 2, "time": 5}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("-o {new}", "seqdyn fit hmmrnn needs --data, a file, or --process"),
+        ("--process tree -o {new}", "there is no preset 'tree'; choose from default, two"),
+        ("{states} --value state -o {new}", "several rows for time 0"),
+        ("{states} --series animal -o {new}", "a window needs 60 symbols in a row"),
+        ("{states} --series animal --num-steps 5 --num-symbols 4 -o {new}", "build it with num_symbols=3"),
+        ("{states} --series animal --symbols awake,rest -o {new}", "'asleep' in row"),
+        ("{csv} {columns} -o {new}", "column 'y' holds 5.269"),
+        ("nyc_flights -o {new}", "the data set nyc_flights holds numbers, this model learns symbols"),
+    ],
+)
+def test_what_is_wrong_with_symbols_is_one_line(
+    words: str, message: str, states: Path, csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = words.format(states=states, csv=csv, columns=" ".join(COLUMNS), new=tmp_path / "new")
+
+    assert cli.main(["fit", "hmmrnn", *given.split()]) == 2
+
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("seqdyn: error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert not (tmp_path / "new").exists()
+
+
 def test_the_demonstration_gets_its_arguments(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
     calls = []
 

@@ -30,6 +30,7 @@ __getattr__, __dir__, __all__ = attach(
         "read": "read",
         "read_sequences": "read",
         "read_snapshots": "read",
+        "read_symbols": "discrete",
         "schema": "schema",
         "sequences": "sequences",
         "snapshots": "snapshots",

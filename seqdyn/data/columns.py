@@ -11,7 +11,18 @@ import pandas as pd
 
 from seqdyn.data.stamps import looks_like_dates
 
-__all__ = ["TIME_NAMES", "Columns", "assign_columns", "find_column", "flat_frame", "to_numbers"]
+__all__ = [
+    "TIME_NAMES",
+    "Columns",
+    "as_list",
+    "assign_columns",
+    "find_column",
+    "find_series",
+    "flat_frame",
+    "infer_time",
+    "numbers_rows",
+    "to_numbers",
+]
 
 TIME_NAMES = (
     "time", "date", "ds", "timestamp", "datetime", "date_time", "datum", "period",
@@ -85,20 +96,20 @@ def assign_columns(
         ValueError: If a named column is missing, or a part cannot be told.
     """
     notes: list[str] = []
-    fixed_covariates = [find_column(frame, name, "covariates") for name in _as_list(covariates)]
-    fixed_series = [find_column(frame, name, "series") for name in _as_list(series)]
-    fixed_value = [find_column(frame, name, "value") for name in _as_list(value)]
+    fixed_covariates = [find_column(frame, name, "covariates") for name in as_list(covariates)]
+    fixed_series = [find_column(frame, name, "series") for name in as_list(series)]
+    fixed_value = [find_column(frame, name, "value") for name in as_list(value)]
     taken = {*fixed_covariates, *fixed_series, *fixed_value}
     free = [name for name in frame.columns if name not in taken]
     if time is None:
-        time = _infer_time(frame, free)
+        time = infer_time(frame, free)
         notes.append(
             "no time column found, steps are numbered" if time is None else f"time is column {time!r}"
         )
     else:
         find_column(frame, time, "time")
     free = [name for name in free if name != time]
-    row_numbers = [name for name in free if _numbers_rows(frame[name], name)]
+    row_numbers = [name for name in free if numbers_rows(frame[name], name)]
     free = [name for name in free if name not in row_numbers]
     notes += [f"column {name!r} numbers the rows and is left out" for name in row_numbers]
     if not fixed_series:
@@ -167,13 +178,15 @@ def _parse_numbers(column: pd.Series) -> np.ndarray:
     return values.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
-def _as_list(names: Any) -> list[Any]:
+def as_list(names: Any) -> list[Any]:
+    """Names of columns, one or several, as a list."""
     if names is None:
         return []
     return list(names) if isinstance(names, list | tuple | np.ndarray | pd.Index) else [names]
 
 
-def _infer_time(frame: pd.DataFrame, free: list[Any]) -> Any | None:
+def infer_time(frame: pd.DataFrame, free: list[Any]) -> Any | None:
+    """The first of ``free`` that holds dates or is called time."""
     lower = {str(name).strip().lower(): name for name in reversed(free)}
     dates = [name for name in free if _is_date(frame[name])]
     named = [lower[name] for name in TIME_NAMES if name in lower]
@@ -190,14 +203,20 @@ def _is_date(column: pd.Series) -> bool:
 
 
 def _infer_series(frame: pd.DataFrame, free: list[Any], time: Any | None) -> Any | None:
-    lower = {str(name).strip().lower(): name for name in reversed(free)}
-    for name in _SERIES_NAMES:
-        if name in lower and frame[lower[name]].duplicated().any():
-            return lower[name]
+    named = find_series(frame, free)
+    if named is not None:
+        return named
     # Text beside stamps that do not repeat, such as the name of the weekday, tells no series apart.
     if time is not None and not frame[time].duplicated().any():
         return None
     return next((n for n in free if _is_text(frame[n]) and frame[n].duplicated().any()), None)
+
+
+def find_series(frame: pd.DataFrame, free: list[Any]) -> Any | None:
+    """The first of ``free`` with a usual name for series and several rows for one of them."""
+    lower = {str(name).strip().lower(): name for name in reversed(free)}
+    named = (lower[name] for name in _SERIES_NAMES if name in lower)
+    return next((name for name in named if frame[name].duplicated().any()), None)
 
 
 def _infer_value(frame: pd.DataFrame, free: list[Any], notes: list[str]) -> Any:
@@ -241,7 +260,7 @@ def _is_text(column: pd.Series) -> bool:
     return len(known) > 0 and numbers.notna().mean() <= 0.5
 
 
-def _numbers_rows(column: pd.Series, name: Any) -> bool:
+def numbers_rows(column: pd.Series, name: Any) -> bool:
     """Whether this is a row number, such as the index that pandas writes into a CSV as a nameless column."""
     if not (str(name).startswith("Unnamed:") or str(name).lower() in ("", "index", "id", "row")):
         return False

@@ -16,7 +16,19 @@ from seqdyn._files import replacing
 from seqdyn.data.arrays import from_numpy
 from seqdyn.data.checks import plain
 from seqdyn.data.formats import open_netcdf
-from seqdyn.data.names import COVARIATES, FEATURE, PARTICLE, SAMPLE, SERIES, TARGET, TIME, X
+from seqdyn.data.names import (
+    COVARIATES,
+    FEATURE,
+    OBSERVED,
+    OUTCOME,
+    PARTICLE,
+    SAMPLE,
+    SERIES,
+    SYMBOL,
+    TARGET,
+    TIME,
+    X,
+)
 from seqdyn.data.schema import check_snapshots, future_times, observed_mask
 from seqdyn.data.spans import spans
 from seqdyn.data.tables import from_pandas
@@ -122,7 +134,8 @@ def provenance(model: str, seed: int) -> dict[str, Any]:
 def to_pandas(data: xr.Dataset, *, padding: bool = False) -> pd.DataFrame:
     """Long table of a sequence or forecast dataset: ``series``, ``time``, one column per feature.
 
-    Times are in the zone of the data if they name one. Missing values are NaN.
+    Times are in the zone of the data if they name one. Missing values are NaN. Of discrete sequences the
+    labels stand in a column ``symbol``, rows without one are left out.
 
     Args:
         data: Sequences (with their covariates), or draws or quantiles, whose further dims become columns.
@@ -131,6 +144,8 @@ def to_pandas(data: xr.Dataset, *, padding: bool = False) -> pd.DataFrame:
     Returns:
         The table, in the order of the dataset.
     """
+    if TARGET not in data and SYMBOL in data:
+        return _symbol_table(data)
     target = data[TARGET]
     is_sequence = set(target.dims) == {SERIES, TIME, FEATURE}
     array = target.transpose(*((SERIES, TIME) if is_sequence else ()), ..., FEATURE)
@@ -155,6 +170,18 @@ def to_pandas(data: xr.Dataset, *, padding: bool = False) -> pd.DataFrame:
     if zone is not None:
         frame[TIME] = frame[TIME].dt.tz_localize("UTC").dt.tz_convert(zone)
     return frame[keep].reset_index(drop=True)
+
+
+def _symbol_table(data: xr.Dataset) -> pd.DataFrame:
+    """Rows of the symbols that are there, by the dims, with labels if there are any."""
+    symbol = data[SYMBOL]
+    kept = (symbol.values >= 0) & (data[OBSERVED].values if OBSERVED in data else True)
+    codes = symbol.values[kept]
+    labels = data[OUTCOME].values[codes] if OUTCOME in data.coords else codes
+    places = zip(symbol.dims, np.nonzero(kept), strict=True)
+    frame = pd.DataFrame({dim: symbol[dim].to_index()[place] for dim, place in places} | {SYMBOL: labels})
+    zone = data[TIME].attrs.get("timezone")
+    return frame if zone is None else frame.assign(time=frame[TIME].dt.tz_localize("UTC").dt.tz_convert(zone))
 
 
 def to_netcdf(data: xr.Dataset, path: str | os.PathLike[str]) -> None:

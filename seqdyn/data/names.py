@@ -8,6 +8,7 @@ __all__ = [
     "FEATURE",
     "INPUT",
     "OBSERVED",
+    "OUTCOME",
     "OUTPUT",
     "PARTICLE",
     "QUERY",
@@ -29,5 +30,6 @@ __all__ = [
 SERIES, TIME, FEATURE, COVARIATE = "series", "time", "feature", "covariate"
 SAMPLE, PARTICLE, TASK, WINDOW = "sample", "particle", "task", "window"
 TARGET, OBSERVED, SYMBOL, COVARIATES, X = "target", "observed", "symbol", "covariates", "x"
+OUTCOME = "outcome"
 SUPPORT, QUERY, INPUT, OUTPUT = "support", "query", "input", "output"
 SUPPORT_X, SUPPORT_Y, QUERY_X, QUERY_Y = "support_x", "support_y", "query_x", "query_y"

@@ -31,11 +31,19 @@ from seqdyn.data.schema import summary
 from seqdyn.data.stamps import read_zoned_stamps
 from seqdyn.data.tables import table_to_sequences
 
-__all__ = ["read_sequences", "read_snapshots"]
+__all__ = [
+    "READERS",
+    "from_memory",
+    "pick_arrays",
+    "read_sequences",
+    "read_snapshots",
+    "refuse_options",
+    "report",
+]
 
 _log = logging.getLogger("seqdyn")
 _FORMATS = ("csv", "parquet", "netcdf", "zarr", "gluonts", "tsf", "numpy")
-_READERS: dict[str, Callable[..., Any]] = {
+READERS: dict[str, Callable[..., Any]] = {
     "csv": read_csv,
     "parquet": read_parquet,
     "netcdf": open_netcdf,
@@ -111,21 +119,26 @@ def read_sequences(
             raise ValueError(f"{name}: {error}") from error
     else:
         name, (data, notes) = type(source).__name__, _read_object(source, request, dated, options)
+    report(name, notes, data)
+    return data
+
+
+def report(name: str, notes: list[str], data: xr.Dataset) -> None:
+    """Log what was read and what was understood."""
     _log.info("%s", "; ".join([f"read {name}", *notes]))
     for line in summary(data).splitlines():
         _log.info("  %s", line)
-    return data
 
 
 def _read_file(
     path: Path, request: dict[str, Any], dated: dict[str, Any], options: dict[str, Any]
 ) -> tuple[xr.Dataset, list[str]]:
     kind = file_format(path, _FORMATS)
-    if kind in _READERS:
-        return _read_object(_READERS[kind](path, **options), request, dated, {})
+    if kind in READERS:
+        return _read_object(READERS[kind](path, **options), request, dated, {})
     if kind == "numpy":
         return _from_archive(path, **request, date_format=dated["date_format"], **options), []
-    _refuse_options(options, f"a {path.suffix} file")
+    refuse_options(options, f"a {path.suffix} file")
     items, freq, notes = (read_gluonts if kind == "gluonts" else read_tsf)(path, request["freq"])
     date_format = dated["date_format"] or (tsf_date_format(items) if kind == "tsf" else None)
     value = request["value"]
@@ -148,8 +161,8 @@ def _read_object(
     if isinstance(source, pd.Series):
         source = source.to_frame("value" if source.name is None else source.name)
     if isinstance(source, np.ndarray | list | tuple):
-        return _from_memory(source, **request, date_format=dated["date_format"], **options), []
-    _refuse_options(options, f"a {type(source).__name__}")
+        return from_memory(source, **request, date_format=dated["date_format"], **options), []
+    refuse_options(options, f"a {type(source).__name__}")
     if isinstance(source, pd.DataFrame):
         data, notes = table_to_sequences(source, **request, **dated)
         return data, [f"{len(source):,} rows", *notes]
@@ -161,12 +174,17 @@ def _read_object(
     )
 
 
-def _refuse_options(options: dict[str, Any], what: str) -> None:
+def refuse_options(options: dict[str, Any], what: str) -> None:
+    """Refuse options that the reader of ``what`` does not take.
+
+    Raises:
+        TypeError: If there is one.
+    """
     if options:
         raise TypeError(f"{next(iter(options))!r} is no argument for reading {what}; leave it out.")
 
 
-def _from_memory(
+def from_memory(
     source: Any,
     *,
     time: Any,
@@ -177,6 +195,7 @@ def _from_memory(
     date_format: str | None,
     **settings: Any,
 ) -> xr.Dataset:
+    """Arrays, their stamps and labels, as :func:`read_sequences` takes them."""
     if covariates:
         raise ValueError(
             "arrays carry no covariates; pass a frame, or a Dataset with the variable 'covariates'."
@@ -199,32 +218,13 @@ def _from_archive(
 ) -> xr.Dataset:
     """Arrays of an ``.npz`` file under the names of the schema, or the names given."""
     arrays = load_arrays(path)
-    names = value if value is not None else TARGET if TARGET in arrays else None
-    large = [name for name, array in arrays.items() if array.ndim >= 2]
-    if names is None:
-        if len(large) != 1 and len(arrays) != 1:
-            raise ValueError(
-                f"the values may be any of the arrays {sorted(arrays)} in {path.name!r}; pass value='NAME'."
-            )
-        names = large[0] if large else next(iter(arrays))
-    picked = {}
-    for argument, name, default in (
-        ("value", names, TARGET),
-        ("time", time, TIME),
-        ("series", series, SERIES),
-    ):
-        if name is not None and name not in arrays:
-            raise ValueError(
-                f"there is no array {name!r} ({argument}=) in {path.name!r}, it holds {sorted(arrays)}; pass "
-                "one of them."
-            )
-        picked[argument] = arrays.get(name if name is not None else default)
+    picked = pick_arrays(arrays, path.name, value=value, time=time, series=series)
     values = np.asarray(picked["value"])
     if OBSERVED in arrays:
         mask = arrays[OBSERVED].astype(bool)
         values = np.where(mask if mask.ndim == values.ndim else mask[..., None], values, np.nan)
     features = arrays.get(FEATURE)
-    return _from_memory(
+    return from_memory(
         values,
         time=picked["time"],
         series=picked["series"],
@@ -232,3 +232,34 @@ def _from_archive(
         covariates=covariates,
         **settings,
     )
+
+
+def pick_arrays(
+    arrays: dict[str, np.ndarray], file: str, *, value: Any, time: Any, series: Any, default: str = TARGET
+) -> dict[str, np.ndarray | None]:
+    """The arrays of a file that are meant: under the names given, or those of the schema.
+
+    Raises:
+        ValueError: If one is missing, or the values may be any of several.
+    """
+    names = value if value is not None else default if default in arrays else None
+    large = [name for name, array in arrays.items() if array.ndim >= 2]
+    if names is None:
+        if len(large) != 1 and len(arrays) != 1:
+            raise ValueError(
+                f"the values may be any of the arrays {sorted(arrays)} in {file!r}; pass value='NAME'."
+            )
+        names = large[0] if large else next(iter(arrays))
+    picked = {}
+    for argument, name, usual in (
+        ("value", names, default),
+        ("time", time, TIME),
+        ("series", series, SERIES),
+    ):
+        if name is not None and name not in arrays:
+            raise ValueError(
+                f"there is no array {name!r} ({argument}=) in {file!r}, it holds {sorted(arrays)}; pass one "
+                "of them."
+            )
+        picked[argument] = arrays.get(name if name is not None else usual)
+    return picked

@@ -6,7 +6,8 @@ kind       variables (dims)                                                  coo
 sequences  ``target (series, time, feature)`` or integer ``symbol (series,   ``series``, ``time``,
            time)``; optional bool ``observed`` with the dims of the target   ``feature``,
            or ``(series, time)``; optional ``covariates (series, time,       ``covariate``
-           covariate)``, known in the past and in the future
+           covariate)``, known in the past and in the future; -1 is a      ``outcome``
+           missing symbol, ``outcome[k]`` the label of symbol k
 snapshots  ``x (particle, feature)``                                         ``time (particle)``,
                                                                              ``feature``
 episodes   ``support_x (task, support, input)``, ``support_y (task,          ``task``
@@ -46,6 +47,7 @@ from seqdyn.data.names import (
     FEATURE,
     INPUT,
     OBSERVED,
+    OUTCOME,
     OUTPUT,
     PARTICLE,
     QUERY,
@@ -72,6 +74,7 @@ __all__ = [
     "FEATURE",
     "INPUT",
     "OBSERVED",
+    "OUTCOME",
     "OUTPUT",
     "PARTICLE",
     "QUERY",
@@ -192,12 +195,16 @@ def check_episodes(data: xr.Dataset) -> None:
 
 
 def observed_mask(data: xr.Dataset) -> np.ndarray:
-    """Boolean mask (M, T, C), true where ``target`` counts; all true where the data carry no mask."""
-    target = data[TARGET]
+    """Boolean mask (M, T, C), true where ``target`` counts; all true where the data carry no mask.
+
+    Of discrete sequences (M, T, 1), true where there is a symbol.
+    """
+    discrete = TARGET not in data and SYMBOL in data
+    known = data[SYMBOL].values[..., None] >= 0 if discrete else np.ones(data[TARGET].shape, dtype=bool)
     if OBSERVED not in data:
-        return np.ones(target.shape, dtype=bool)
+        return known
     observed = data[OBSERVED].values
-    return np.array(np.broadcast_to(observed if observed.ndim == 3 else observed[:, :, None], target.shape))
+    return np.array(known & (observed if observed.ndim == 3 else observed[:, :, None]))
 
 
 def local_time(value: Any, data: xr.Dataset | xr.DataArray) -> str:
@@ -227,13 +234,13 @@ def describe(data: xr.Dataset) -> dict[str, Any]:
     Returns:
         ``features``, ``units``, ``num_series``, ``series`` (only the first and last label above 1,000
         series), ``time_start``, ``time_end``, ``timezone``, ``freq``, ``num_steps``, ``covariates`` and
-        ``missing_share``.
+        ``missing_share``; of discrete sequences also ``symbols``, their labels if there are any.
     """
-    target, time = data[TARGET], data[TIME]
+    discrete, time = TARGET not in data, data[TIME]
     labels = [plain(label) for label in data[SERIES].values]
-    return {
-        "features": [plain(name) for name in data[FEATURE].values],
-        "units": target.attrs.get("units"),
+    facts = {
+        "features": [SYMBOL] if discrete else [plain(name) for name in data[FEATURE].values],
+        "units": data[SYMBOL if discrete else TARGET].attrs.get("units"),
         "num_series": len(labels),
         "series": labels if len(labels) <= _MAX_LABELS else [labels[0], labels[-1]],
         "time_start": plain(time.values[0]),
@@ -244,13 +251,18 @@ def describe(data: xr.Dataset) -> dict[str, Any]:
         "covariates": [plain(name) for name in data[COVARIATE].values] if COVARIATES in data else [],
         "missing_share": float(1.0 - observed_mask(data).mean()),
     }
+    if discrete:
+        known = OUTCOME in data.coords
+        facts["symbols"] = [plain(label) for label in data[OUTCOME].values] if known else None
+    return facts
 
 
 def summary(data: xr.Dataset) -> str:
     """What a sequence dataset holds, in two lines for people."""
     facts = describe(data)
-    names = facts["features"]
-    features = f"{len(names)} features: " if len(names) > 1 else "feature "
+    names = facts["features"] if TARGET in data else _shares(data)
+    kind = "feature" if TARGET in data else "symbol"
+    features = f"{len(names)} {kind}s: " if len(names) > 1 else f"{kind} "
     features += ", ".join(map(str, names[:6])) + (", …" if len(names) > 6 else "")
     units = f" [{facts['units']}]" if facts["units"] else ""
     extra = f"; covariates: {', '.join(facts['covariates'])}" if facts["covariates"] else ""
@@ -266,6 +278,14 @@ def summary(data: xr.Dataset) -> str:
         f"in steps of {step} from {plain(ends[0])} to {plain(ends[1])}{f' ({zone} time)' if zone else ''}, "
         f"{100 * facts['missing_share']:.2g} % of the grid missing"
     )
+
+
+def _shares(data: xr.Dataset) -> list[str]:
+    """The symbols of discrete sequences, each with its share of those observed."""
+    codes = data[SYMBOL].values[observed_mask(data)[..., 0]]
+    labels = data[OUTCOME].values if OUTCOME in data.coords else range(int(codes.max(initial=0)) + 1)
+    counts = np.bincount(codes, minlength=len(labels)) / max(len(codes), 1)
+    return [f"{label} ({100 * count:.3g} %)" for label, count in zip(labels, counts, strict=True)]
 
 
 def fingerprint(data: xr.Dataset) -> str:
@@ -334,10 +354,20 @@ def _check_snapshot_times(x: xr.DataArray) -> None:
 
 def _check_symbols(data: xr.Dataset) -> None:
     symbol = data[SYMBOL]
-    if symbol.dtype.kind not in "iu" or bool((symbol < 0).any()):
+    if symbol.dtype.kind not in "iu" or bool((symbol < -1).any()):
         raise ValueError(
-            f"'symbol' must hold integers from 0, got {symbol.dtype}, minimum "
-            f"{plain(symbol.values.min())!r}; number them with np.unique(values, return_inverse=True)."
+            f"'symbol' must hold integers from 0, or -1 where missing, got {symbol.dtype}, minimum "
+            f"{plain(symbol.values.min())!r}; number them with seqdyn.data.read_symbols(data)."
+        )
+    if OBSERVED in data and (data[OBSERVED].dtype != bool or data[OBSERVED].dims != symbol.dims):
+        raise ValueError(
+            f"'observed' must be bool with dims {symbol.dims}, got {data[OBSERVED].dtype} with "
+            f"{data[OBSERVED].dims}; rebuild it with data.assign(observed=data['symbol'] >= 0)."
+        )
+    if OUTCOME in data.coords and int(symbol.max()) >= data.sizes[OUTCOME]:
+        raise ValueError(
+            f"'symbol' holds code {int(symbol.max())}, but 'outcome' labels only {data.sizes[OUTCOME]} "
+            "symbols; read the source anew with seqdyn.data.read_symbols(...)."
         )
 
 

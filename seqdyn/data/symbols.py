@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from seqdyn.data.schema import OBSERVED, SERIES, SYMBOL, TIME
+from seqdyn.data.schema import SERIES, SYMBOL, TIME, observed_mask
 
 __all__ = ["SymbolWindows"]
 
@@ -18,8 +18,8 @@ class SymbolWindows(torch.utils.data.Dataset):
     """All windows of one length that are observed throughout.
 
     Args:
-        data: Checked discrete sequences, ``symbol (series, time)``; ``observed``, of the same dims, is false
-            where a shorter series is padded or a symbol is missing.
+        data: Checked discrete sequences, ``symbol (series, time)``; where a shorter series is padded or a
+            symbol is missing it is -1, or ``observed``, of the same dims, is false.
         length: Window length L in steps.
         stride: Steps between the starts of the windows of a series.
 
@@ -32,9 +32,9 @@ class SymbolWindows(torch.utils.data.Dataset):
             raise ValueError(
                 f"length and stride must be at least 1 step, got length={length}, stride={stride}."
             )
-        data = data.transpose(SERIES, TIME)
+        data = data.transpose(SERIES, TIME, ...)
         symbols = data[SYMBOL].values
-        observed = data[OBSERVED].values if OBSERVED in data else np.ones(symbols.shape, dtype=bool)
+        observed = observed_mask(data)[..., 0]
         seen = np.pad(observed.cumsum(axis=1), ((0, 0), (1, 0)))
         whole = seen[:, length:] - seen[:, :-length] == length  # (M, T - L + 1)
         whole[:, np.arange(whole.shape[1]) % stride > 0] = False

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any, TypeAlias
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    import xarray as xr
+
 __all__ = ["Values", "as_float64", "as_tensor", "check_features", "check_laws", "check_lengths"]
 
-Values = Tensor | npt.ArrayLike
+Values: TypeAlias = "Tensor | npt.ArrayLike | xr.Dataset"
 
 
 def as_float64(values: Values) -> Tensor:
@@ -20,29 +25,41 @@ def as_float64(values: Values) -> Tensor:
 def as_tensor(values: Values) -> Tensor:
     """A tensor as it is; anything else as a copy, so that strides and write protection do not matter.
 
+    Of a Dataset of sequences the ``symbol`` or ``target``, -1 or NaN where it is not observed.
+
     Raises:
-        ValueError: If it is no array of numbers.
+        ValueError: If it holds no array of numbers.
     """
     if isinstance(values, Tensor):
         return values
     if hasattr(values, "data_vars"):
-        raise ValueError(
-            f"an array is needed, got a Dataset with {list(values.data_vars)}; name the variable, such as "
-            'data["symbol"].values.'
-        )
+        values = _sequences(values)
     try:
         found = np.array(values)
     except ValueError:
         raise ValueError(
-            "the series have unequal lengths; pad them to one array (series, time), with -1 for symbols and "
-            "NaN for numbers, and give lengths=[len(one) for one in series]."
+            "the series have unequal lengths; read them with seqdyn.data.read_symbols(series), or pad them to"
+            " one array (series, time) with -1 for symbols and NaN for numbers."
         ) from None
     if found.dtype.kind not in "biufc":
         raise ValueError(
-            f"numbers are needed, got an array of {found.dtype}; turn names into whole numbers with "
-            "names, symbols = np.unique(values, return_inverse=True)."
+            f"numbers are needed, got an array of {found.dtype}; read names with "
+            "seqdyn.data.read_symbols(values), which numbers them."
         )
     return torch.from_numpy(found)
+
+
+def _sequences(data: Any) -> npt.ArrayLike:
+    name, missing = ("symbol", -1) if "symbol" in data else ("target", np.nan)
+    if name not in data:
+        raise ValueError(
+            f"the dataset needs 'symbol' or 'target', found {sorted(map(str, data.data_vars))}; rename yours "
+            "with data.rename(NAME='symbol')."
+        )
+    array = data[name].transpose("series", "time", ...)
+    if "observed" in data:
+        array = array.where(data["observed"].transpose("series", "time", ...), missing)
+    return np.asarray(array)
 
 
 def check_laws(laws: Tensor, name: str) -> None:

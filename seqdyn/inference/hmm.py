@@ -189,8 +189,7 @@ class HMM(MarkovModel):
         if x.ndim != 2 or x.shape[1] == 0 or x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
             raise ValueError(
                 f"symbols must be whole numbers with shape (series, time), got {x.dtype} with shape "
-                f"{tuple(x.shape)}; one series is symbols[None], a missing step is -1, names become numbers "
-                "with np.unique(values, return_inverse=True)."
+                f"{tuple(x.shape)}; one series is symbols[None], a missing step is -1."
             )
         x = x.to(device=device, dtype=torch.int64)
         active = check_lengths(lengths, x.shape[0], x.shape[1], device)

@@ -41,7 +41,7 @@ def log_likelihood(hmm: MarkovModel, symbols: Values, lengths: Values | None = N
     Args:
         hmm: Model of any kind.
         symbols: Whole numbers (series, time), -1 where missing, for an ``HMM``; numbers or counts (series,
-            time, feature), NaN where missing, for the others.
+            time, feature), NaN where missing, for the others; or a Dataset of sequences that holds them.
         lengths: Length of each series, (series,); what follows is ignored. All steps by default.
 
     Returns:

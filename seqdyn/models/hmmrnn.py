@@ -18,10 +18,11 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Collection
+from collections.abc import Sequence
 from statistics import mean
 from typing import TYPE_CHECKING, Any, Self
 
+import pandas as pd
 import torch
 import xarray as xr
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ from tqdm.auto import tqdm
 
 from seqdyn._arguments import check_amount, check_count
 from seqdyn.data.convert import provenance
-from seqdyn.data.schema import SAMPLE, SYMBOL, TIME, check_sequences
+from seqdyn.data.schema import OUTCOME, SAMPLE, SYMBOL, TIME, check_sequences
 from seqdyn.data.sequences import SequenceDataModule
 from seqdyn.datasets import hmm as processes
 from seqdyn.dynamics import MapDynamics
@@ -59,7 +60,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 }
 NUM_SERIES = 30_000  # sequences drawn of a process, as published
 KEPT = ("symbol", "hidden", "logits")
-UNIT, OUTCOME = "unit", "outcome"
+UNIT = "unit"
 _NUM_PAIRS = 4
 _LAST_RATE = 0.02  # learning rate at the end, as a share of the first
 
@@ -169,6 +170,8 @@ class HMMRNN(Model):
         for part in (data, val):
             if part is not None:
                 self._check_symbols(part)
+        if val is not None and {OUTCOME} <= data.coords.keys() & val.coords.keys():
+            _check_same_labels(data, val)
         return SequenceDataModule(
             data,
             length=data.sizes[TIME] if self.hparams.num_steps is None else self.hparams.num_steps,
@@ -266,7 +269,7 @@ class HMMRNN(Model):
         burn_in: int = 0,
         sigma: float = 1.0,
         seed: int | None = None,
-        keep: Collection[str] = KEPT,
+        keep: Sequence[str] = KEPT,
         progress: bool = True,
     ) -> xr.Dataset:
         """Run the network under fresh noise.
@@ -282,7 +285,8 @@ class HMMRNN(Model):
             progress: Show a progress bar.
 
         Returns:
-            ``symbol (sample, time)``, ``hidden (sample, time, unit)`` and ``logits (sample, time, outcome)``.
+            ``symbol (sample, time)``, ``hidden (sample, time, unit)`` and ``logits (sample, time, outcome)``;
+            with the labels of the training data, if they had any, as the coordinate ``outcome``.
 
         Raises:
             NonFiniteError: If the activity grows without bound.
@@ -300,9 +304,11 @@ class HMMRNN(Model):
         with fork_rng(seed):
             kept = self._simulate(num_samples, steps, burn_in, float(sigma), set(keep), progress)
         dims = {"symbol": (SAMPLE, TIME), "hidden": (SAMPLE, TIME, UNIT), "logits": (SAMPLE, TIME, OUTCOME)}
+        labels = (self.data_info or {}).get("symbols")
+        outcome = {} if labels is None else {OUTCOME: pd.Index(labels)}
         return xr.Dataset(
             {name: (dims[name], kept[name].numpy()) for name in KEPT if name in kept},
-            {SAMPLE: range(num_samples), TIME: range(steps)},
+            {SAMPLE: range(num_samples), TIME: range(steps), **outcome},
             provenance(type(self).__name__, seed) | {"sigma": sigma, "burn_in": burn_in},
         )
 
@@ -341,6 +347,14 @@ class HMMRNN(Model):
     def _check_symbols(self, data: xr.Dataset) -> None:
         check_sequences(data, variable=SYMBOL)
         most, known = int(data[SYMBOL].max()), self.hparams.num_symbols
+        if OUTCOME in data.coords and data.sizes[OUTCOME] != known:
+            labels = data[OUTCOME].values.tolist()
+            listed = ", ".join(map(repr, labels[:6])) + (", ..." if len(labels) > 6 else "")
+            raise ValueError(
+                f"the data have {len(labels)} symbols ({listed}) but the model was built with "
+                f"num_symbols={known}; build it with num_symbols={len(labels)}, or read the data with "
+                "symbols=[...], all labels of the model."
+            )
         if most >= known:
             raise ValueError(
                 f"the data hold symbol {most} but the model was built with num_symbols={known}; build it "
@@ -351,6 +365,15 @@ class HMMRNN(Model):
 def draw(logits: Tensor) -> Tensor:
     """Symbols (...) drawn from softmax of logits (..., K)."""
     return (logits - torch.empty_like(logits).exponential_().log()).argmax(dim=-1)
+
+
+def _check_same_labels(data: xr.Dataset, val: xr.Dataset) -> None:
+    if data[OUTCOME].values.tolist() != val[OUTCOME].values.tolist():
+        raise ValueError(
+            f"the validation data have the symbols {val[OUTCOME].values[:6].tolist()}, the training data "
+            f"{data[OUTCOME].values[:6].tolist()}: code k would not mean the same; read them with "
+            "read_symbols(..., symbols=data.outcome.values)."
+        )
 
 
 def _first(loader: Any, count: int) -> list[dict[str, Tensor]]:
@@ -377,6 +400,6 @@ def _check(hparams: Any) -> None:
     check_amount(hparams.weight_penalty, "weight_penalty")
 
 
-def _check_kept(keep: Collection[str]) -> None:
+def _check_kept(keep: Sequence[str]) -> None:
     if isinstance(keep, str) or not set(keep) <= set(KEPT) or not keep:
         raise ValueError(f"keep must list some of {KEPT}, got {keep!r}; for instance keep=['symbol'].")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from seqdyn.plot.style import panels
+from seqdyn.plot.style import check_dataset, panels
 
 __all__ = ["populations"]
 
@@ -27,11 +27,7 @@ def populations(data: xr.Dataset, *, chain: int = 0, max_steps: int = 150) -> np
     Raises:
         ValueError: If the dataset is of another kind.
     """
-    if "block_mean" not in data:
-        raise ValueError(
-            f"the dataset needs 'block_mean', found {sorted(map(str, data.data_vars))}; draw what "
-            "seqdyn.analysis.populations(dynamics, groups, ...) returns."
-        )
+    check_dataset(data, "analysis.populations(dynamics, groups, ...)", "block_mean")
     figure, axes = panels(3, width=4.6, height=3.8, sharex=False)
     names = [str(name).replace("group ", "G").replace("population ", "P") for name in data.neuron_set.values]
     means = data.block_mean.values

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.colors import BoundaryNorm, ListedColormap
 
-from seqdyn.plot.style import panels
+from seqdyn.plot.style import check_dataset, panels
 
 __all__ = ["regimes", "residence"]
 
@@ -28,13 +28,13 @@ def residence(data: xr.Dataset) -> np.ndarray:
     Raises:
         ValueError: If the dataset is of another kind.
     """
-    _check(data, "residence_time", "residence(dynamics, states)")
+    check_dataset(data, "analysis.residence(dynamics, states)", "residence_time")
     figure, axes = panels(4, width=4.4, height=3.4, sharex=False)
     x, y = data.scores.isel(pc=0), data.scores.isel(pc=1)
     bounds = [1, 2, 4, 9, max(float(data.residence_time.max()), 10)]
     norm = BoundaryNorm(bounds, 256)
     dots = axes[0].scatter(x, y, c=data.residence_time, s=5, cmap="viridis", norm=norm, rasterized=True)
-    figure.colorbar(dots, ax=axes[0], label="residence time [steps]")
+    figure.colorbar(dots, ax=axes[0], label="residence time [steps]", format="%.3g")
     for name, color in _REGIONS.items():
         inside = (data.region == name).values
         axes[1].scatter(x[inside], y[inside], s=5, color=color, label=name, rasterized=True)
@@ -66,7 +66,7 @@ def regimes(data: xr.Dataset, *, max_states: int = 5000) -> np.ndarray:
     Raises:
         ValueError: If the dataset is of another kind.
     """
-    _check(data, "dwell_length", "regimes(dynamics, ...)")
+    check_dataset(data, "analysis.regimes(dynamics, ...)", "dwell_length")
     figure, axes = panels(3, width=4.2, height=3.4, sharex=False)
     flat = data[["label", "scores"]].stack(state=("chain", "time"))
     flat = flat.isel(state=slice(None, None, -(-flat.sizes["state"] // max_states)))
@@ -96,11 +96,3 @@ def regimes(data: xr.Dataset, *, max_states: int = 5000) -> np.ndarray:
     axes[2].grid(False)
     figure.colorbar(image, ax=axes[2], label="probability a step")
     return np.array(axes, dtype=object)
-
-
-def _check(data: xr.Dataset, variable: str, maker: str) -> None:
-    if variable not in data:
-        raise ValueError(
-            f"the dataset needs {variable!r}, found {sorted(map(str, data.data_vars))}; draw what "
-            f"seqdyn.analysis.{maker} returns."
-        )

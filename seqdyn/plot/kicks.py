@@ -6,9 +6,9 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from seqdyn.plot.style import COLORS, figure_legend, new_axes, note, panels, soften
+from seqdyn.plot.style import COLORS, check_dataset, figure_legend, new_axes, note, panels, soften
 
-__all__ = ["group_effect", "kick_units", "kick_zone"]
+__all__ = ["greedy_group", "group_effect", "kick_units", "kick_zone"]
 
 _LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
@@ -26,7 +26,7 @@ def kick_units(data: xr.Dataset, *, max_units: int = 6) -> np.ndarray:
     Raises:
         ValueError: If the dataset is of another kind.
     """
-    _check(data, "event_mean_z", "kick_units")
+    check_dataset(data, "analysis.kick_units(dynamics, ...)", "event_mean_z")
     figure, axes = panels(data.sizes["direction"], width=4.6, height=3.4)
     for at, ax in enumerate(axes):
         one = data.isel(direction=at)
@@ -59,7 +59,7 @@ def kick_zone(data: xr.Dataset) -> np.ndarray:
     Raises:
         ValueError: If the dataset is of another kind.
     """
-    _check(data, "kick_zone", "kick_units")
+    check_dataset(data, "analysis.kick_units(dynamics, ...)", "kick_zone")
     figure, axes = panels(data.sizes["direction"], width=4.8, height=3.8)
     x, y = data.scores.isel(pc=0), data.scores.isel(pc=1)
     for at, ax in enumerate(axes):
@@ -93,7 +93,7 @@ def group_effect(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     Raises:
         ValueError: If the dataset is of another kind.
     """
-    _check(data, "random_effect", "group_effect")
+    check_dataset(data, "analysis.group_effect(dynamics, ...)", "random_effect")
     ax = new_axes(ax, width=5.6, height=3.2)
     names = {"silence": "activity 0", "recurrent": "recurrent\ndrive 0"}
     for row, change in enumerate(data.change.values):
@@ -140,9 +140,31 @@ def group_effect(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def _check(data: xr.Dataset, variable: str, maker: str) -> None:
-    if variable not in data:
-        raise ValueError(
-            f"the dataset needs {variable!r}, found {sorted(map(str, data.data_vars))}; draw what "
-            f"seqdyn.analysis.{maker}(dynamics, ...) returns."
-        )
+def greedy_group(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
+    """Draw the effect of the group as it grows, over what each of its units does alone.
+
+    Args:
+        data: What :func:`seqdyn.analysis.greedy_group` gives.
+        ax: Axes to draw on.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: If the dataset is of another kind.
+    """
+    check_dataset(data, "analysis.greedy_group(dynamics, num_units)", "chosen", "effect", "single_effect")
+    ax = new_axes(ax, width=5.4, height=3.4)
+    order, chosen = data.order.values, data.chosen.values
+    ax.plot(order, data.effect, "o-", color=COLORS["truth"], label="all units so far")
+    ax.bar(
+        order, data.single_effect.values[chosen], width=0.6, color=COLORS["forecast"], label="this unit alone"
+    )
+    best = float(data.single_effect.max())
+    ax.axhline(best, color=COLORS["history"], linestyle=":", linewidth=1, label="best single unit")
+    ax.axhline(0, color="black", linewidth=0.8)
+    step = -(-len(order) // 16)
+    ax.set_xticks(order[::step], [str(unit) for unit in chosen[::step]])
+    ax.set(xlabel="unit, in the order chosen", ylabel="relative reduction\nof the switch rate")
+    ax.legend(frameon=False, fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    return ax

@@ -9,11 +9,11 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LogNorm
+from matplotlib.ticker import FormatStrFormatter
 
-from seqdyn.plot.style import COLORS, new_axes, panels
+from seqdyn.plot.style import COLORS, SYMBOL_COLORS, check_dataset, new_axes, panels
 
 __all__ = [
-    "SYMBOL_COLORS",
     "autonomous_dynamics",
     "composition",
     "logit_gradients",
@@ -21,9 +21,6 @@ __all__ = [
     "readout_axes",
     "speed_field",
 ]
-
-# Symbols 0, 1, 2 are green, blue and red, as published, in shades told apart with any colour vision.
-SYMBOL_COLORS = ("#009E73", "#0072B2", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 
 
 def autonomous_dynamics(data: xr.Dataset, ax: Axes | None = None) -> Axes:
@@ -35,7 +32,11 @@ def autonomous_dynamics(data: xr.Dataset, ax: Axes | None = None) -> Axes:
 
     Returns:
         The axes.
+
+    Raises:
+        ValueError: If the dataset is of another kind.
     """
+    check_dataset(data, "analysis.autonomous_dynamics(dynamics)", "trajectory_pc", "attractor_hidden")
     ax = new_axes(ax, width=5.0, height=4.2)
     paths, symbol = data["trajectory_pc"].values[:, :, :2], data["symbol"].values
     segments = np.stack([paths[:, :-1], paths[:, 1:]], axis=2).reshape(-1, 2, 2)
@@ -67,7 +68,11 @@ def orbit(data: xr.Dataset) -> np.ndarray:
 
     Returns:
         Four axes: the plane, speed and occupancy, emission probabilities, area rate.
+
+    Raises:
+        ValueError: If the dataset is of another kind.
     """
+    check_dataset(data, "analysis.orbit(dynamics, ...)", "scores", "phase", "area_rate_null")
     _, axes = panels(4, width=4.2, height=3.2, sharex=False)
     plane, motion, emission, area = axes
     paths = data["scores"].values
@@ -130,8 +135,9 @@ def speed_field(data: xr.Dataset, ax: Axes | None = None, *, quantity: str = "sp
         The axes.
 
     Raises:
-        ValueError: If there is no such speed.
+        ValueError: If the dataset is of another kind, or there is no such speed.
     """
+    check_dataset(data, "analysis.speed_field(dynamics, ...)", "speed", "drift")
     known = ("speed", "autonomous_speed", "mean_map_speed")
     if quantity not in known:
         raise ValueError(f"quantity must be one of {known}, got {quantity!r}.")
@@ -143,7 +149,8 @@ def speed_field(data: xr.Dataset, ax: Axes | None = None, *, quantity: str = "sp
         low, high = positive.min(), positive.max()
         norm = LogNorm(low, high if high > low else 2 * low)
         shown = ax.pcolormesh(x, y, np.where(speed > 0, speed, np.nan), norm=norm, cmap="viridis", alpha=0.9)
-        ax.figure.colorbar(shown, ax=ax, label=f"{quantity.replace('_', ' ')} per step")
+        bar = ax.figure.colorbar(shown, ax=ax, label=f"{quantity.replace('_', ' ')} per step", format="%g")
+        bar.ax.yaxis.set_minor_formatter(FormatStrFormatter("%g"))
         u, v = (np.ma.masked_invalid(data["drift"].values[:, :, one].T) for one in range(2))
         ax.streamplot(x, y, u, v, color="white", linewidth=0.7, arrowsize=0.8, density=1.2)
         if len(positive) > 8:
@@ -168,7 +175,11 @@ def readout_axes(data: xr.Dataset, ax: Axes | None = None) -> Axes:
 
     Returns:
         The axes.
+
+    Raises:
+        ValueError: If the dataset is of another kind.
     """
+    check_dataset(data, "analysis.readout_axes(dynamics, ...)", "readout_projection")
     ax = new_axes(ax, width=4.4, height=4.4)
     angle = np.linspace(0, 2 * np.pi, 200)
     ax.plot(np.cos(angle), np.sin(angle), color=COLORS["history"], linewidth=0.8)
@@ -197,7 +208,11 @@ def logit_gradients(data: xr.Dataset, sample: int = 0, num_steps: int = 100) -> 
 
     Returns:
         Two axes.
+
+    Raises:
+        ValueError: If the dataset is of another kind.
     """
+    check_dataset(data, "analysis.logit_gradients(dynamics, runs)", "logit_change", "alignment")
     _, axes = panels(2, width=4.4, height=2.8)
     part = data.isel(sample=sample, time=slice(num_steps))
     names = {"logit_change": "change of the logit", "alignment": "cosine with the step"}
@@ -219,15 +234,17 @@ def composition(data: xr.Dataset) -> np.ndarray:
         data: Of :func:`seqdyn.analysis.composition`.
 
     Returns:
-        Axes of the pairs, then those of the two matrices of distances.
+        Axes of the pairs, then, of two or more pairs, those of the two matrices of distances.
 
     Raises:
-        ValueError: If no pair occurs.
+        ValueError: If the dataset is of another kind, or no pair occurs.
     """
+    check_dataset(data, "analysis.composition(dynamics, ...)", "winding_rate", "pair_distance")
     found = np.flatnonzero(np.isfinite(data["winding_rate"].values))
     if not len(found):
         raise ValueError(f"no pair of symbols has an orbit to draw: {data.attrs.get('reason', '')}.")
-    _, axes = panels(len(found) + 2, width=3.6, height=3.2, sharex=False)
+    names = {"pair_distance": "profiles", "orbit_distance": "mean orbits"} if len(found) > 1 else {}
+    _, axes = panels(len(found) + len(names), width=3.6, height=3.2, sharex=False)
     first, second = (int(one) - 1 for one in np.ravel(data.attrs["axes"]))
     for ax, index in zip(axes, found, strict=False):
         pair = data.isel(pair=index)
@@ -245,7 +262,6 @@ def composition(data: xr.Dataset) -> np.ndarray:
         ax.set_xlabel(f"PC {first + 1} of the pair")
         ax.set_ylabel(f"PC {second + 1}")
     labels = [str(name) for name in data["pair"].values[found]]
-    names = {"pair_distance": "profiles", "orbit_distance": "mean orbits"}
     for ax, (name, title) in zip(axes[len(found) :], names.items(), strict=True):
         values = data[name].values[np.ix_(found, found)]
         shown = ax.imshow(values, cmap="viridis_r", vmin=0)

@@ -1,4 +1,4 @@
-"""Phase portraits in the plane of two principal components: trajectories, fixed points, speed."""
+"""Phase portraits in the plane of two principal components: trajectories, fixed points, interventions."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from seqdyn.plot.style import COLORS, new_axes
+from seqdyn.plot.style import COLORS, check_dataset, new_axes
 
-__all__ = ["phase"]
+__all__ = ["clamp", "intervention", "label_plane", "perturb", "phase", "plane_of", "scale", "silence"]
 
 # What a fixed point is called -> marker, face colour, legend.
 _MARKERS = {
@@ -51,7 +51,7 @@ def phase(
     Raises:
         ValueError: If there are no such components, or the points have other units.
     """
-    first, second = _plane(components, pcs)
+    first, second = plane_of(components, pcs)
     ax = new_axes(ax, width=5.2, height=4.4)
     scores = components["scores"].values
     paths = scores[None] if scores.ndim == 2 else scores
@@ -60,17 +60,93 @@ def phase(
         line: dict[str, Any] = {"linewidth": 0.6, "alpha": 0.45, "zorder": 1}
         ax.plot(path[:, first], path[:, second], color=COLORS["history"], label=label, **line)
     if points is not None:
+        check_dataset(points, "analysis.fixed_points(dynamics, start)", "hidden", "stability")
         _draw_points(ax, components, points, (first, second))
-    share = 100 * components["explained_variance_ratio"].values
-    ax.set_xlabel(f"PC {first + 1} ({share[first]:.0f} % of variance)")
-    ax.set_ylabel(f"PC {second + 1} ({share[second]:.0f} %)")
+    label_plane(ax, components, (first, second))
     handles, labels = ax.get_legend_handles_labels()
     ax.legend(handles, labels, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return ax
 
 
-def _plane(components: xr.Dataset, pcs: tuple[int, int]) -> tuple[int, int]:
-    if "scores" not in components or "components" not in components:
+def intervention(
+    components: xr.Dataset,
+    changed: xr.DataArray,
+    *,
+    pcs: tuple[int, int] = (1, 2),
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the same runs without and with an intervention, in the plane of those without.
+
+    It is the picture of :func:`~seqdyn.analysis.silence`, :func:`~seqdyn.analysis.clamp`,
+    :func:`~seqdyn.analysis.scale` and :func:`~seqdyn.analysis.perturb`, also under their names, of two
+    roll-outs under one seed::
+
+        before, after = (simulate(system, start, 500, sigma=1.0, seed=0) for system in (dynamics, silenced))
+        components = pca(before)
+        intervention(components, project(components, after))
+
+    Args:
+        components: From :func:`seqdyn.analysis.pca` of the runs without it; at most 200 are drawn.
+        changed: Those with it, from :func:`seqdyn.analysis.project` on the same components.
+        pcs: Numbers of the two components, from 1.
+        ax: Axes to draw on; by default those of a new figure.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: If the dataset is of another kind, there are no such components, or ``changed`` has
+            others.
+    """
+    first, second = plane_of(components, pcs)
+    if not isinstance(changed, xr.DataArray) or changed.sizes.get("pc") != components.sizes["pc"]:
+        raise ValueError(
+            f"the changed runs must be scores on the same {components.sizes['pc']} components: "
+            "seqdyn.analysis.project(components, hidden)."
+        )
+    ax = new_axes(ax, width=5.2, height=4.4)
+    runs = {"without": (components["scores"], COLORS["forecast"]), "with": (changed, COLORS["truth"])}
+    for label, (scores, color) in runs.items():
+        paths = scores.values.reshape(-1, *scores.shape[-2:])[:_MAX_TRAJECTORIES, :, [first, second]]
+        for i, path in enumerate(paths):
+            name = f"{label} the intervention" if i == 0 else None
+            ax.plot(*path.T, color=color, linewidth=0.6, alpha=0.4, label=name)
+        ends: dict[str, Any] = {
+            "marker": "o",
+            "markersize": 3.5,
+            "markeredgecolor": "black",
+            "markeredgewidth": 0.5,
+        }
+        ax.plot(*paths[:, -1].T, linestyle="", color=color, zorder=3, **ends)
+    ax.plot([], [], linestyle="", color="white", label="ends", **ends)
+    label_plane(ax, components, (first, second))
+    legend = ax.legend(
+        frameon=False, fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3
+    )
+    for line in legend.get_lines():
+        line.set(linewidth=1.5, alpha=1)
+    return ax
+
+
+# Each of the four interventions is found under its own name.
+clamp = perturb = scale = silence = intervention
+
+
+def label_plane(ax: Axes, components: xr.Dataset, plane: tuple[int, int]) -> None:
+    """Name the axes by their components, numbered from 0, and the shares of the variance."""
+    first, second = plane
+    share = 100 * components["explained_variance_ratio"].values
+    ax.set_xlabel(f"PC {first + 1} ({share[first]:.0f} % of variance)")
+    ax.set_ylabel(f"PC {second + 1} ({share[second]:.0f} %)")
+
+
+def plane_of(components: xr.Dataset, pcs: tuple[int, int]) -> tuple[int, int]:
+    """Check the components and the numbers, from 1, of the two to draw; return these from 0.
+
+    Raises:
+        ValueError: If they are no principal components with scores, or there are no such two.
+    """
+    if not isinstance(components, xr.Dataset) or "scores" not in components or "components" not in components:
         raise ValueError("principal components with scores are needed: seqdyn.analysis.pca(hidden).")
     kept = components.sizes["pc"]
     if len(set(pcs)) != 2 or not all(1 <= pc <= kept for pc in pcs):

@@ -9,7 +9,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from seqdyn.plot.style import COLORS, new_axes, panels
+from seqdyn.plot.style import COLORS, check_dataset, new_axes, panels
 
 __all__ = ["fixed_points", "local_spectra", "lyapunov_spectrum"]
 
@@ -27,8 +27,9 @@ def fixed_points(points: xr.Dataset, *, ax: Axes | None = None) -> Axes:
         The axes.
 
     Raises:
-        ValueError: If there is no point with eigenvalues.
+        ValueError: If the dataset is of another kind, or there is no point with eigenvalues.
     """
+    check_dataset(points, "analysis.fixed_points(dynamics, start)", "eigenvalue", "stability")
     values = points["eigenvalue"].values
     drawn = np.flatnonzero(np.isfinite(values).all(axis=1))
     if len(drawn) == 0:
@@ -52,14 +53,19 @@ def local_spectra(data: xr.Dataset) -> np.ndarray:
 
     Returns:
         Two axes.
+
+    Raises:
+        ValueError: If the dataset is of another kind.
     """
+    check_dataset(data, "analysis.local_spectra(dynamics, states)", "eigenvalue", "num_unstable")
     _, axes = panels(2, width=4.2, height=3.6, sharex=False)
     _dots(axes[0], data["eigenvalue"].values.ravel(), COLORS["forecast"], None)
     _border(axes[0], data.attrs.get("system") == "flow")
     time = np.arange(data.sizes["time"])
     counts = {"unstable eigenvalues": "num_unstable", "critical pairs": "num_critical"}
-    for (label, name), color in zip(counts.items(), (COLORS["truth"], COLORS["forecast"]), strict=True):
-        axes[1].step(time, data[name], where="mid", color=color, label=label, linewidth=1.2)
+    styles = ((COLORS["truth"], "-"), (COLORS["forecast"], "--"))  # one may lie on the other
+    for (label, name), (color, dashes) in zip(counts.items(), styles, strict=True):
+        axes[1].step(time, data[name], where="mid", color=color, linestyle=dashes, label=label, linewidth=1.2)
     axes[1].set_xlabel("time [steps]")
     axes[1].set_ylabel("number")
     axes[1].yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -77,7 +83,11 @@ def lyapunov_spectrum(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
 
     Returns:
         The axes.
+
+    Raises:
+        ValueError: If the dataset is of another kind.
     """
+    check_dataset(data, "analysis.lyapunov_spectrum(dynamics, state, ...)", "running", "exponent_se")
     ax = new_axes(ax, width=5.6, height=3.6)
     exponent, error = data["exponent"].values, data["exponent_se"].values
     finite = np.flatnonzero(np.isfinite(exponent))

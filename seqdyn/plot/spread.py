@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from seqdyn.plot.style import COLORS, panels
+from seqdyn.plot.style import COLORS, check_dataset, panels
 
 __all__ = ["noise_sensitivity"]
 
@@ -26,11 +26,9 @@ def noise_sensitivity(data: xr.Dataset, *, max_paths: int = 40) -> np.ndarray:
     Raises:
         ValueError: If the dataset is of another kind, or is empty for want of an event.
     """
-    if "cov_trace" not in data:
-        reason = data.attrs.get(
-            "reason", "draw what seqdyn.analysis.noise_sensitivity(dynamics, ...) returns"
-        )
-        raise ValueError(f"the dataset holds no trajectories: {reason}.")
+    if isinstance(data, xr.Dataset) and "cov_trace" not in data and "reason" in data.attrs:
+        raise ValueError(f"the dataset holds no trajectories: {data.attrs['reason']}.")
+    check_dataset(data, "analysis.noise_sensitivity(dynamics, ...)", "cov_trace")
     gammas, regions = data.gamma.values, [str(name) for name in data.region.values]
     # Three panels in a row: regions stand in rows where there are three shares, as by default.
     figure, axes = panels(len(gammas) * len(regions) + 3, width=3.4, height=2.8, sharex=False)

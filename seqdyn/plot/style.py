@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 import matplotlib.dates as mdates
@@ -13,16 +13,53 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-__all__ = ["COLORS", "figure_legend", "new_axes", "note", "panels", "soften", "time_axis", "value_label"]
+__all__ = [
+    "COLORS",
+    "SYMBOL_COLORS",
+    "check_dataset",
+    "figure_legend",
+    "new_axes",
+    "note",
+    "panels",
+    "soften",
+    "time_axis",
+    "value_label",
+]
 
 # Okabe and Ito's palette, told apart with any colour vision; grey for what was known before.
 COLORS = {"forecast": "#0072B2", "truth": "#D55E00", "history": "#777777", "other": "#009E73"}
+
+# Symbols 0, 1, 2 are green, blue and red, as published, in shades told apart with any colour vision.
+SYMBOL_COLORS = ("#009E73", "#0072B2", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 
 _MAX_TICKS = {
     mdates.YEARLY: 5, mdates.MONTHLY: 6, mdates.DAILY: 5, mdates.HOURLY: 6, mdates.MINUTELY: 6,
     mdates.SECONDLY: 6, mdates.MICROSECONDLY: 5,
 }  # fmt: skip
 _WIDEST_STEPS = {mdates.MONTHLY: 12, mdates.HOURLY: 24, mdates.MINUTELY: 60, mdates.SECONDLY: 60}
+
+
+def check_dataset(data: Any, maker: str, *variables: str) -> None:
+    """Check that a picture gets the Dataset that it is of.
+
+    Args:
+        data: What the user passed.
+        maker: The call that makes the right one, as typed after ``seqdyn.``.
+        *variables: What it must hold.
+
+    Raises:
+        ValueError: If it is none, or lacks one of the variables.
+    """
+    if not isinstance(data, xr.Dataset):
+        raise ValueError(
+            f"a Dataset is needed, got a {type(data).__name__}; draw what seqdyn.{maker} returns."
+        )
+    missing = [name for name in variables if name not in data]
+    if missing:
+        raise ValueError(
+            f"the dataset needs {missing[0]!r}, found {sorted(map(str, data.data_vars))}; draw what "
+            f"seqdyn.{maker} returns."
+        )
 
 
 def panels(

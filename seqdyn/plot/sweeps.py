@@ -11,8 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
-from seqdyn.plot.orbits import SYMBOL_COLORS
-from seqdyn.plot.style import COLORS, panels
+from seqdyn.plot.style import COLORS, SYMBOL_COLORS, check_dataset, figure_legend, note, panels
 
 __all__ = ["noise_sweep", "resonance", "training_dynamics"]
 
@@ -25,7 +24,11 @@ def noise_sweep(data: xr.Dataset) -> np.ndarray:
 
     Returns:
         Two axes.
+
+    Raises:
+        ValueError: If the dataset is of another kind.
     """
+    check_dataset(data, "analysis.noise_sweep(dynamics, sigmas, ...)", "contour_level", "radius_mean")
     _, axes = panels(2, width=4.4, height=3.8, sharex=False)
     contours, radius = axes
     colors = plt.get_cmap("viridis")(np.linspace(0.9, 0.1, data.sizes["sigma"]))
@@ -72,8 +75,12 @@ def resonance(data: xr.Dataset) -> np.ndarray:
 
     Returns:
         Six axes.
+
+    Raises:
+        ValueError: If the dataset is of another kind.
     """
-    _, axes = panels(6, width=3.8, height=2.8, sharex=False)
+    check_dataset(data, "analysis.resonance(dynamics, sigmas, ...)", "symbol_coherence", "optimum")
+    figure, axes = panels(6, width=3.8, height=2.8, sharex=False)
     error, memory, regular, residence, rate, scale = axes
     sigma = data["sigma"].values
     sampled: dict[str, Any] = {"color": COLORS["forecast"]}
@@ -112,9 +119,8 @@ def resonance(data: xr.Dataset) -> np.ndarray:
         ax.xaxis.set_major_formatter(FormatStrFormatter("%g"))
         ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set_xlabel("standard deviation σ of the noise")
-    memory.legend(
-        frameon=False, fontsize="small", title="control is " + str(data.attrs["control"]).split(":")[0]
-    )
+    figure_legend(figure, memory)
+    note(figure, "the control, likeliest symbols, is " + str(data.attrs["control"]).split(":")[0])
     return np.array(axes, dtype=object)
 
 
@@ -126,7 +132,11 @@ def training_dynamics(data: xr.Dataset) -> np.ndarray:
 
     Returns:
         Six axes; the last one holds orbits of up to five checkpoints, side by side.
+
+    Raises:
+        ValueError: If the dataset is of another kind.
     """
+    check_dataset(data, "analysis.training_dynamics(checkpoints, ...)", "switch_rate", "noise_drift")
     figure, axes = panels(6, width=3.8, height=2.9, sharex=False)
     rate, eigen, growth, loss, drift, orbits = axes
     epoch = data["epoch"].values
@@ -148,9 +158,11 @@ def training_dynamics(data: xr.Dataset) -> np.ndarray:
     growth.set_ylabel("rate per step")
     loss.plot(epoch, data["loss"], color=COLORS["forecast"], label="loss")
     loss.plot(epoch, data["transition_error"], "--", color=COLORS["truth"], label="largest |ΔQ|")
-    if not (data["loss"].notnull().any() or data["transition_error"].notnull().any()):
+    nothing = not (data["loss"].notnull().any() or data["transition_error"].notnull().any())
+    if nothing:
         loss.text(0.5, 0.5, "no loss, no process given", ha="center", transform=loss.transAxes)
-    for ax in (rate, eigen, growth, loss):
+        loss.set(xlim=growth.get_xlim(), yticks=[])
+    for ax in (rate, eigen, growth) if nothing else (rate, eigen, growth, loss):
         ax.legend(frameon=False, fontsize="x-small")
     values = data["noise_drift"].values
     order = (

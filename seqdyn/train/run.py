@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import pytorch_lightning as pl
 import xarray as xr
@@ -15,7 +15,7 @@ import yaml
 from pytorch_lightning.utilities import rank_zero_only
 
 from seqdyn._files import plain_data, remove_leftovers, write_file
-from seqdyn.data.schema import TARGET, describe, fingerprint, summary
+from seqdyn.data.schema import SYMBOL, TARGET, describe, fingerprint, summary
 from seqdyn.persistence import versions
 from seqdyn.train.checkpoint import CHECKPOINT, SIDECAR, CheckpointFile
 
@@ -173,9 +173,9 @@ def describe_data(datamodule: pl.LightningDataModule) -> dict[str, Any] | None:
     ``None`` if it holds no sequence dataset.
     """
     data, val = (getattr(datamodule, name, None) for name in ("data", "val"))
-    if not isinstance(data, xr.Dataset) or TARGET not in data:
+    if not _is_sequences(data):
         return None
-    if not isinstance(val, xr.Dataset) or TARGET not in val:
+    if not _is_sequences(val):
         return describe(data)
     return describe(data) | {"val_time_end": describe(val)["time_end"]}
 
@@ -185,9 +185,13 @@ def summarize_data(datamodule: pl.LightningDataModule) -> str:
     data = getattr(datamodule, "data", None)
     if not isinstance(data, xr.Dataset):
         return f"data from {type(datamodule).__name__}"
-    if TARGET not in data:
+    if not _is_sequences(data):
         return ", ".join(f"{size:,} {dim}" for dim, size in data.sizes.items())
     return summary(data)
+
+
+def _is_sequences(data: Any) -> TypeGuard[xr.Dataset]:
+    return isinstance(data, xr.Dataset) and (TARGET in data or SYMBOL in data)
 
 
 def _fingerprints(datamodule: pl.LightningDataModule) -> dict[str, str]:

@@ -61,5 +61,5 @@ def test_the_data_module_takes_discrete_sequences() -> None:
 
 def test_other_symbols_than_whole_numbers_are_refused() -> None:
     data = sequences(False)
-    with pytest.raises(ValueError, match="'symbol' must hold integers from 0"):
-        SequenceDataModule(data.assign(symbol=data["symbol"] - 1), length=2)
+    with pytest.raises(ValueError, match="'symbol' must hold integers from 0, or -1 where missing"):
+        SequenceDataModule(data.assign(symbol=data["symbol"] - 2), length=2)

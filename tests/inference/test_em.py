@@ -190,9 +190,8 @@ def test_a_start_from_data_finds_the_process_and_misses_no_symbol(symbols: np.nd
     ("symbols", "message"),
     [
         (np.full((2, 3), -1), "nothing was seen"),
-        ([[0, 1], [1]], "unequal lengths; pad them"),
-        ([["a", "b"]], r"turn names into whole numbers with names, symbols = np\.unique"),
-        (preset("two").sequences(2, 3, seed=0), r'name the variable, such as data\["symbol"\]'),
+        ([[0, 1], [1]], r"unequal lengths; read them with seqdyn\.data\.read_symbols"),
+        ([["a", "b"]], r"read names with seqdyn\.data\.read_symbols"),
     ],
 )
 def test_what_is_no_array_of_symbols_is_named(start: HMM, symbols: Any, message: str) -> None:

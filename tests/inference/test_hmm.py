@@ -9,13 +9,17 @@ import warnings
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
+from seqdyn.data import from_numpy, read_symbols
 from seqdyn.data.schema import check_sequences
 from seqdyn.datasets.hmm import preset
 from seqdyn.inference import hmm as hmm_module
 from seqdyn.inference.hmm import (
     HMM,
+    GaussianHMM,
     filter_states,
+    fit_em,
     forward_backward,
     log_likelihood,
     match_states,
@@ -407,3 +411,30 @@ def test_symbols_that_do_not_fit_are_refused_with_their_place(
 
 def test_all_public_names_are_there() -> None:
     assert all(hasattr(hmm_module, name) for name in hmm_module.__all__)
+
+
+def test_datasets_are_taken_as_they_are_read(four: HMM) -> None:
+    rows = [[0, 0, 2, 1, 2], [2, None, 0]]
+    data = read_symbols(rows)
+    padded = np.array([[0, 0, 2, 1, 2], [2, -1, 0, -1, -1]])
+    hidden = data.assign(symbol=data["symbol"].where(data["observed"], 1), observed=data["observed"])
+
+    expected = log_likelihood(four, padded)
+
+    for source in (data, hidden, data.transpose("time", "series", ...)):
+        torch.testing.assert_close(log_likelihood(four, source), expected)
+    assert viterbi(four, data).path.shape == (2, 5)
+    assert fit_em(four, data, max_iters=1, tolerance=0).num_iters == 1
+
+
+def test_numbers_of_a_dataset_are_missing_where_they_are_not_observed() -> None:
+    model = GaussianHMM([0.5, 0.5], np.full((2, 2), 0.5), [[0.0], [1.0]], np.ones((2, 1, 1)))
+    values = np.array([[0.3, np.nan, 2.0]])
+    data = from_numpy(np.nan_to_num(values)).assign(observed=(("series", "time"), ~np.isnan(values)))
+
+    torch.testing.assert_close(log_likelihood(model, data), log_likelihood(model, values[..., None]))
+
+
+def test_a_dataset_of_another_kind_is_refused(four: HMM) -> None:
+    with pytest.raises(ValueError, match=r"needs 'symbol' or 'target', found \['x'\]"):
+        log_likelihood(four, xr.Dataset({"x": ("time", [0])}))

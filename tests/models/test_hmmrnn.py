@@ -239,3 +239,37 @@ def test_a_penalty_stands_beside_the_divergence(data: xr.Dataset) -> None:
     )
     norms = sum(float(weight.detach().norm()) for weight in model.parameters())
     assert float(history["train_penalty"]) == pytest.approx(0.1 * norms, rel=0.05)
+
+
+# Data of the user's ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def labelled() -> xr.Dataset:
+    rng = np.random.default_rng(0)
+    return seqdyn.data.read_symbols([rng.choice(["down", "left", "up"], size).tolist() for size in (40, 60)])
+
+
+def test_labels_of_the_data_come_back_with_draws(labelled: xr.Dataset, tmp_path: Path) -> None:
+    model = HMMRNN(3, **SMALL).fit(labelled, max_epochs=1, seed=0, **QUIET)
+    model.save(tmp_path / "model")
+
+    for drawing in (model, seqdyn.load(tmp_path / "model")):
+        assert drawing.sample(2, seed=0)["outcome"].values.tolist() == ["down", "left", "up"]
+
+
+@pytest.mark.parametrize("num_symbols", [2, 4])
+def test_another_number_of_symbols_than_the_labels_names_the_right_one(
+    num_symbols: int, labelled: xr.Dataset
+) -> None:
+    with pytest.raises(
+        ValueError, match="3 symbols .'down', 'left', 'up'. but .* build it with num_symbols=3"
+    ):
+        HMMRNN(num_symbols, **SMALL).fit(labelled, max_epochs=1)
+
+
+def test_codes_must_mean_the_same_in_the_validation_data(labelled: xr.Dataset) -> None:
+    other = labelled.assign_coords(outcome=["down", "up", "left"])
+
+    with pytest.raises(ValueError, match="code k would not mean the same; read them with"):
+        HMMRNN(3, **SMALL).fit(labelled, val=other, max_epochs=1)
