@@ -108,7 +108,7 @@ def fit_em(
             f"EM stopped after max_iters={max_iters} updates; the last one raised the objective by a "
             f"relative {gain:.2g}, tolerance={tolerance:.2g}; raise max_iters, or go on from the hmm found.",
             ConvergenceWarning,
-            stacklevel=2,
+            stacklevel=3,  # past torch's decorator
         )
     return best
 
