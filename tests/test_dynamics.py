@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from seqdyn.dynamics import FlowDynamics, MapDynamics, from_callable, from_torch, simulate
 from seqdyn.dynamics.flows import runge_kutta
-from seqdyn.dynamics.maps import activation_of, example, is_homogeneous
+from seqdyn.dynamics.homogeneity import is_homogeneous
+from seqdyn.dynamics.maps import activation_of, example
 
 
 def rectifier(bias: bool = False, size: int = 6, inputs: int = 2) -> MapDynamics:
@@ -135,7 +136,10 @@ def test_d1_a_rectifier_without_biases_scales_with_its_noise_to_the_last_bit() -
         assert torch.equal(simulate(dynamics, 4 * start, 40, sigma=2.0, noise=noise), 4 * once) is same
         assert is_homogeneous(dynamics, start) is same
     assert not is_homogeneous(from_torch(nn.RNN(2, 6, bias=False).double()), start)
-    assert not is_homogeneous(from_callable(lambda h: 0.5 * h, 6), start)  # linear: no kink at the origin
+    assert is_homogeneous(from_callable(lambda h: 0.5 * h, 6), start)
+    driven = torch.ones(2, dtype=torch.float64)
+    assert not is_homogeneous(rectifier(), start, driven) and is_homogeneous(rectifier(), start, 0 * driven)
+    assert not is_homogeneous(dataclasses.replace(rectifier(), input=driven), start)
 
 
 def test_the_nonlinearity_is_recognised_or_asked_for() -> None:

@@ -8,14 +8,16 @@ sets differ by the sets alone and cost one roll-out.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from seqdyn.analysis.events import SymbolKind, drive, symbols_of
+from seqdyn.analysis.runs import readout_of
 from seqdyn.dynamics.maps import MapDynamics
+from seqdyn.dynamics.rollout import Drive
+from seqdyn.dynamics.symbols import SymbolKind, gumbel_like, symbols_of
 
 __all__ = ["Change", "Counts", "bootstrap_chains", "hazards", "reduction", "screen", "switch_rate"]
 
@@ -46,6 +48,7 @@ def screen(
     sigma: float = 1.0,
     change: Change = "silence",
     symbol: SymbolKind = "argmax",
+    input: Any = None,
 ) -> Counts:
     """Run all sets from the same states under the same noise; draws from the ambient stream.
 
@@ -60,21 +63,24 @@ def screen(
         sigma: Standard deviation of the noise on each input.
         change: What is done to the units.
         symbol: How symbols come from the outputs.
+        input: Constant input (X,).
     """
-    assert dynamics.readout is not None
+    readout = readout_of(dynamics)
+    drive = Drive(dynamics, hidden, sigma=sigma, input=input, num_steps=burn_in + num_steps)
     num_sets, (num_chains, size) = len(sets), hidden.shape
     h, mask = hidden.expand(num_sets, -1, -1), sets[:, None, :]
     zeros, total = torch.zeros_like(hidden), hidden.new_zeros(size)
-    now = symbols_of(_shared(dynamics.readout(h), symbol), "argmax")
-    num_symbols = dynamics.readout(hidden[:1]).shape[-1]
+    now = _symbols(readout(h), symbol)
+    num_symbols = readout(hidden[:1]).shape[-1]
     moves = torch.zeros(num_sets, num_chains, num_symbols**2, dtype=torch.float64, device=h.device)
     for step in range(burn_in + num_steps):
         if restart is not None and step % restart == 0:
             h, now = h[:1].expand_as(h), now[:1].expand_as(now)
-        u = drive(dynamics, hidden, sigma)
+        u = drive(step)
+        assert u is not None
         value = zeros if change == "silence" else dynamics.step(zeros, u)
         h = torch.where(mask, value, dynamics.step(h, u.expand(num_sets, -1, -1)))
-        before, now = now, symbols_of(_shared(dynamics.readout(h), symbol), "argmax")
+        before, now = now, _symbols(readout(h), symbol)
         if step >= burn_in:
             code = (before * num_symbols + now)[..., None]
             moves.scatter_add_(2, code, torch.ones_like(code, dtype=moves.dtype))
@@ -83,11 +89,9 @@ def screen(
     return Counts(moves.view(shape).cpu().numpy(), (total / num_steps).double().cpu().numpy())
 
 
-def _shared(logits: Tensor, kind: SymbolKind) -> Tensor:
-    """Logits (S, N, K), with Gumbel noise that all sets share where symbols are sampled."""
-    if kind == "argmax":
-        return logits
-    return logits - torch.empty_like(logits[0]).exponential_().log()
+def _symbols(logits: Tensor, kind: SymbolKind) -> Tensor:
+    """Symbols (S, N) of logits (S, N, K); where they are sampled, all sets share the Gumbel noise."""
+    return symbols_of(logits, kind, gumbel_like(logits[0]) if kind == "sampled" else None)
 
 
 def hazards(moves: np.ndarray) -> np.ndarray:

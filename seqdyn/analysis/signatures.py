@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqdyn.analysis.events import Run, Switches
+from seqdyn.analysis.events import Switches
+from seqdyn.analysis.runs import Run
 from seqdyn.dynamics.maps import MapDynamics
 
 __all__ = ["Direction", "auc", "check_drive", "contrast", "directions_of", "drives_of", "triggered_mean"]

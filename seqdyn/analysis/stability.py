@@ -9,6 +9,7 @@ weights, which says nothing about it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -18,7 +19,8 @@ from torch import Tensor
 from seqdyn._arguments import check_count
 from seqdyn.analysis.common import START, array, attributes
 from seqdyn.dynamics.arguments import check_unscheduled
-from seqdyn.dynamics.maps import MapDynamics, Overwritten, activation_of, is_homogeneous
+from seqdyn.dynamics.homogeneity import is_homogeneous
+from seqdyn.dynamics.maps import MapDynamics, Overwritten, activation_of
 from seqdyn.rng import fork_rng
 
 __all__ = ["cone_growth", "growth_at", "kinked", "label"]
@@ -57,11 +59,13 @@ def cone_growth(
 ) -> xr.Dataset:
     r"""Growth rate at the origin of a homogeneous map, :math:`\lambda = \lim \frac1t \log|h_t|`.
 
+    The question is about the map without any input; :func:`growth_rate` follows given starts under one.
+
     Args:
         dynamics: Rectifier network without biases.
         like: Tensor that gives dtype and device.
         num_directions: Random starting directions.
-        num_steps: Steps; the first half is a transient, the second gives the slope.
+        num_steps: Steps of each direction; the first half is a transient, the second gives the slope.
         seed: Seed of the directions.
 
     Returns:
@@ -75,7 +79,7 @@ def cone_growth(
     check_unscheduled(dynamics)
     num_steps = check_count(num_steps, "num_steps", least=2)
     check_count(num_directions, "num_directions")
-    if not is_homogeneous(dynamics, like):
+    if not _has_cone(dynamics, like):
         raise ValueError(
             "cone growth is defined for rectifier networks without biases, F(c h) = c F(h), and these "
             "dynamics are not; look at the eigenvalues of seqdyn.analysis.fixed_points."
@@ -95,6 +99,18 @@ def cone_growth(
     )
 
 
+@torch.no_grad()
+def _has_cone(dynamics: MapDynamics, like: Tensor) -> bool:
+    """Whether the undriven map is homogeneous but not linear, so that its origin is a kink."""
+    undriven = replace(dynamics, input=None)
+    if not is_homogeneous(undriven, like):
+        return False
+    generator = torch.Generator(device=like.device).manual_seed(1)
+    size = (16, dynamics.state_size)
+    h = torch.randn(size, generator=generator, dtype=like.dtype, device=like.device)
+    return not torch.allclose(dynamics.step(-h, None), -dynamics.step(h, None))
+
+
 def kinked(dynamics: MapDynamics, hidden: Tensor, input: Tensor | None) -> Tensor:
     """Which of the fixed points (P, H) lie on a kink, (P,) bool.
 
@@ -102,8 +118,7 @@ def kinked(dynamics: MapDynamics, hidden: Tensor, input: Tensor | None) -> Tenso
     """
     tolerance = _KINK.get(hidden.dtype, 1e-5)
     found = torch.zeros(len(hidden), dtype=torch.bool, device=hidden.device)
-    silent = input is None or not bool(input.any())
-    if silent and is_homogeneous(dynamics, hidden):
+    if (input is None or not bool(input.any())) and _has_cone(dynamics, hidden):
         found |= hidden.norm(dim=1) < tolerance
     if dynamics.preactivation is None:
         return found

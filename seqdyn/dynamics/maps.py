@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from seqdyn._arguments import check_count
+from seqdyn.dynamics.probing import zeros_for
 
 __all__ = [
     "Activation",
@@ -24,7 +25,6 @@ __all__ = [
     "activation_of",
     "example",
     "from_callable",
-    "is_homogeneous",
     "scheduled",
 ]
 
@@ -133,44 +133,13 @@ def from_callable(
     return dynamics
 
 
-def is_homogeneous(dynamics: MapDynamics, like: Tensor) -> bool:
-    """Whether F(c h) = c F(h) for c > 0 without input, F not being linear: rectifiers without biases.
-
-    Decided on random states: the two sides are equal to the last bit for c = 2.
-
-    Args:
-        dynamics: The map.
-        like: Tensor that gives dtype and device.
-    """
-    generator = torch.Generator(device=like.device).manual_seed(0)
-    size = (16, dynamics.state_size)
-    h = torch.randn(size, generator=generator, dtype=like.dtype, device=like.device)
-    with torch.no_grad():
-        once, twice, back = (dynamics.step(scale * h, None) for scale in (1.0, 2.0, -1.0))
-    return bool((twice == 2 * once).all()) and not bool(torch.allclose(back, -once))
-
-
 def example(dynamics: MapDynamics) -> Tensor:
     """A state of zeros (H,) in the precision and on the device in which a map computes.
 
     Raises:
         ValueError: If the map accepts zeros in neither float32 nor float64.
     """
-    errors = []
-    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-    for device in devices:
-        for dtype in (torch.float32, torch.float64):
-            h = torch.zeros(dynamics.state_size, dtype=dtype, device=device)
-            try:
-                with torch.no_grad():
-                    if dynamics.at(0).step(h[None], None).dtype == dtype:
-                        return h
-            except RuntimeError as error:
-                errors.append(str(error))
-    raise ValueError(
-        f"step accepts a state of {dynamics.state_size} zeros neither in float32 nor in float64: "
-        f"{errors[0] if errors else 'it returns another dtype'}."
-    )
+    return zeros_for(lambda h: dynamics.at(0).step(h, None), dynamics.state_size)
 
 
 def activation_of(dynamics: MapDynamics, like: Tensor) -> tuple[Step, Activation]:

@@ -29,7 +29,7 @@ def test_growth_of_a_linear_map_is_the_log_of_its_largest_eigenvalue(modulus: fl
 
     growth = growth_rate(linear(matrix), torch.rand(5, 2) + 0.1)
 
-    np.testing.assert_allclose(growth.rate, math.log(modulus), rtol=1e-5)
+    np.testing.assert_allclose(growth.growth_rate, math.log(modulus), rtol=1e-5)
     assert np.isnan(growth.hitting_time).all()
 
 
@@ -40,7 +40,7 @@ def test_a_cone_map_can_contract_though_the_spectral_radius_exceeds_one() -> Non
 
     growth = growth_rate(rectified(turning), torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
 
-    assert (growth.rate == -np.inf).all()
+    assert (growth.growth_rate == -np.inf).all()
     np.testing.assert_array_equal(growth.hitting_time, [2, 1])
 
 
@@ -50,13 +50,13 @@ def test_random_cone_maps_of_check_d3_contract() -> None:
 
     growth = growth_rate(rectified(weights), torch.rand(10, 200, dtype=torch.float64))
 
-    assert (growth.rate < 0).all()
+    assert (growth.growth_rate < 0).all()
 
 
 def test_an_expanding_ray_grows() -> None:
     growth = growth_rate(rectified(torch.full((3, 3), 0.5)), torch.rand(4, 3))
 
-    np.testing.assert_allclose(growth.rate, math.log(1.5), rtol=1e-5)
+    np.testing.assert_allclose(growth.growth_rate, math.log(1.5), rtol=1e-5)
 
 
 def test_growth_is_counted_against_the_state_before_it_without_homogeneity() -> None:
@@ -64,7 +64,7 @@ def test_growth_is_counted_against_the_state_before_it_without_homogeneity() -> 
 
     growth = growth_rate(biased, torch.tensor([[5.0]]))
 
-    np.testing.assert_allclose(growth.rate, 0.0, atol=1e-6)
+    np.testing.assert_allclose(growth.growth_rate, 0.0, atol=1e-6)
 
 
 def test_nine_fixed_points_leave_four_attractors() -> None:

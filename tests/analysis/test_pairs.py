@@ -31,7 +31,7 @@ def ring(angle: float) -> MapDynamics:
     return MapDynamics(step, readout, 4, 4)
 
 
-SMALL = {"num_steps": 600, "num_chains": 16, "num_jacobians": 8, "axes": (1, 2), "seed": 0}
+SMALL = {"num_steps": 9600, "num_chains": 16, "num_jacobians": 8, "axes": (1, 2), "seed": 0}
 
 
 def test_a_ring_of_two_symbols_is_one_orbit() -> None:
