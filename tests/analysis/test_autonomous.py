@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from seqdyn.analysis import autonomous_dynamics, growth_rate
+from seqdyn.analysis import autonomous_dynamics, clamp, growth_rate
 from seqdyn.dynamics.flows import FlowDynamics
 from seqdyn.dynamics.maps import MapDynamics
 
@@ -79,6 +79,14 @@ def test_nine_fixed_points_leave_four_attractors() -> None:
     assert int(found.basin_count.sum()) == 200
     signs = np.sign(found.attractor_hidden.values)[found.attractor_id.values]
     np.testing.assert_array_equal(signs, np.sign(found.end_hidden))
+    # The fixed points searched from the ends are those four, and the origin, which is searched from too.
+    assert sorted(found.point_stability.values) == ["source"] + ["stable node"] * 4
+    assert int(found.point_basin_count.sum()) == 200 and (found.point_speed < 1e-9).all()
+    np.testing.assert_allclose(found.point_hidden.values[found.end_point.values], found.end_hidden, atol=1e-9)
+    # Slope 2 / cosh(2h)^2 = 2 (1 - h^2), in both directions.
+    np.testing.assert_allclose(
+        found.point_eigenvalue.values[found.point_stable.values], 2 * (1 - 0.957504024077**2), atol=1e-9
+    )
 
 
 def test_all_phases_of_a_cycle_are_one_attractor() -> None:
@@ -115,6 +123,30 @@ def test_divergence_is_marked() -> None:
     np.testing.assert_array_equal(found.attractor_id, [0, -1])
     assert "1 of 2 runs diverged" in found.attrs["reason"]
     assert np.isnan(found.trajectory_pc[1, -1]).all()
+    assert found.end_point.values.tolist() == [0, -1]
+
+
+def test_a_diverged_run_has_no_point_and_a_schedule_that_of_its_end() -> None:
+    doubled = MapDynamics(lambda h, u: 2 * h, None, 2, 0)
+    assert autonomous_dynamics(doubled, torch.ones(3, 2), num_steps=200).end_point.values.tolist() == [-1] * 3
+
+    held = clamp(MapDynamics(lambda h, u: 0.5 * h, None, 2, 0), 0, 3.0, start=5)
+    found = autonomous_dynamics(held, torch.ones(3, 2), num_steps=60)
+
+    np.testing.assert_allclose(found.point_hidden, [[3.0, 0.0]], atol=1e-6)
+    np.testing.assert_allclose(found.end_hidden, [[3.0, 0.0]] * 3, atol=1e-6)
+
+
+def test_a_batch_of_inputs_gives_the_points_of_each() -> None:
+    dynamics = MapDynamics(lambda h, u: torch.tanh(2 * h + (0 if u is None else u)), None, 1, 1)
+
+    found = autonomous_dynamics(dynamics, torch.tensor([[1.0], [-1.0]]), input=[[0.0], [5.0]])
+
+    # Under the large input one of the three points is left.
+    assert found.sizes["point"] == 3
+    assert np.isfinite(found.point_speed).sum("point").values.tolist() == [3, 1]
+    assert found.end_point.values.tolist()[1] == [0, 0]
+    assert found.num_attractors.values.tolist() == [2, 1]
 
 
 def test_a_flow_ends_on_its_limit_cycle() -> None:

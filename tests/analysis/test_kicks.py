@@ -127,7 +127,7 @@ def test_silencing_planted_units_ends_their_direction_and_random_sets_do_little(
     assert float(silent.direction_effect.sel(symbol=before, symbol_next=after)) >= 0.8
     assert float(abs(silent.random_effect).median()) < 0.2
     assert (effect["rank"] >= 0.95).all() and effect.verdict.values.tolist() == [CAUSE, CAUSE]
-    assert effect.attrs["verdict"] == CAUSE
+    assert effect.attrs["verdict"] == CAUSE and effect.criterion_met.all()
     low, high = silent.effect_ci.values
     assert low <= float(silent.effect) <= high
 
@@ -170,7 +170,7 @@ def test_a_group_of_bystanders_is_no_cause() -> None:
 
     silent = effect.sel(change="silence")
     assert float(silent.effect) == 0 and silent.effect_ci.values.tolist() == [0, 0]
-    assert effect.attrs["verdict"] == NO_GROUP
+    assert effect.attrs["verdict"] == NO_GROUP and not silent.criterion_met.any()
 
 
 def test_taking_a_symbol_away_is_no_cause_though_the_rate_falls() -> None:
@@ -185,6 +185,10 @@ def test_taking_a_symbol_away_is_no_cause_though_the_rate_falls() -> None:
     # Put back into symbol 2, the network leaves it at once.
     assert float(silent.hazard_effect.sel(symbol=2, symbol_next=0)) < -1
     assert str(silent.verdict.values) == NO_GROUP
+    met = silent.criterion_met
+    assert dict(zip(met.criterion.values.tolist(), met.values.tolist(), strict=True)) == {
+        "rank": True, "interval": True, "hazard": False,
+    }  # fmt: skip
 
 
 def test_batched_silencing_equals_a_loop_over_silenced_networks() -> None:
