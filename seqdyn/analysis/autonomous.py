@@ -18,6 +18,7 @@ from seqdyn.analysis.conditions import over_conditions
 from seqdyn.analysis.fixed import fixed_points
 from seqdyn.analysis.projection import fit_plane
 from seqdyn.analysis.runs import outputs_of, states_of
+from seqdyn.analysis.stability import cone_rates
 from seqdyn.dynamics.arguments import Dynamics, as_input, as_states
 from seqdyn.dynamics.homogeneity import is_homogeneous
 from seqdyn.dynamics.maps import MapDynamics
@@ -63,26 +64,31 @@ def growth_rate(dynamics: MapDynamics, start: Any, *, num_steps: int = 500, inpu
     check_count(num_steps, "num_steps", least=2)
     h = torch.atleast_2d(as_states(dynamics, start))
     constant = as_input(dynamics, input, h)
-    cone = is_homogeneous(dynamics, h, input)
-    size = h.norm(dim=1)
-    hitting = torch.where(size == 0, 0.0, torch.nan).to(size)
-    log = torch.zeros_like(size, dtype=torch.float64)
-    half = log
-    for step in range(num_steps):
-        previous = size
-        h = h / size.where(size > 0, 1.0)[:, None] if cone else h
-        h = dynamics.at(step).step(h, None if constant is None else constant.expand(len(h), -1))
-        size = h.norm(dim=1)
-        log = log + (size if cone else size / previous.where(previous > 0, 1.0)).double().log()
-        hitting = torch.where(hitting.isnan() & (size == 0), step + 1.0, hitting)
-        if step + 1 == num_steps // 2:
-            half = log
-    rate = (log - half) / (num_steps - num_steps // 2)
-    rate = torch.where(size == 0, -torch.inf, rate)
+    u = None if constant is None else constant.expand(len(h), -1)
+    if is_homogeneous(dynamics, h, input):
+        rate, hitting = cone_rates(lambda v: dynamics.step(v, u), h, num_steps)
+    else:
+        rate, hitting = _rates(dynamics, h, u, num_steps)
     return xr.Dataset(
-        {"growth_rate": (START, array(rate)), "hitting_time": (START, array(hitting))},
+        {"growth_rate": (START, rate), "hitting_time": (START, hitting)},
         attrs=attributes(h, num_steps=num_steps),
     )
+
+
+def _rates(
+    dynamics: MapDynamics, h: Tensor, u: Tensor | None, num_steps: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Growth rates (N,) of states (N, H) between half of the steps and all, and when they were 0."""
+    size = h.norm(dim=1)
+    half, hitting = size, torch.where(size == 0, 0.0, torch.nan).to(size)
+    for step in range(num_steps):
+        h = dynamics.at(step).step(h, u)
+        size = h.norm(dim=1)
+        hitting = torch.where(hitting.isnan() & (size == 0), step + 1.0, hitting)
+        if step + 1 == num_steps // 2:
+            half = size
+    rate = (size.double().log() - half.double().log()) / (num_steps - num_steps // 2)
+    return array(torch.where(size == 0, -torch.inf, rate)), array(hitting)
 
 
 @over_conditions

@@ -25,7 +25,15 @@ from seqdyn.analysis.common import attributes
 from seqdyn.analysis.conditions import over_conditions
 from seqdyn.analysis.events import check_driven
 from seqdyn.analysis.runs import reference_run, start_chains
-from seqdyn.analysis.screens import Change, bootstrap_chains, hazards, reduction, screen, switch_rate
+from seqdyn.analysis.screens import (
+    Change,
+    bootstrap_chains,
+    hazards,
+    interval,
+    reduction,
+    screen,
+    switch_rate,
+)
 from seqdyn.dynamics.maps import MapDynamics
 from seqdyn.dynamics.symbols import SymbolKind
 from seqdyn.rng import ambient_seed, fork_rng
@@ -87,7 +95,8 @@ def group_effect(
         reduction of the switches of each direction per step and, with copies put back, per step spent in the
         symbol left, NaN where there is nothing to compare; ``mean_hazard_effect`` (change), mean of the
         latter over directions; ``symbol_share`` (change, symbol) with the group removed. The attribute
-        ``verdict`` is that of silencing.
+        ``verdict`` is that of silencing. Groups without which the activity diverges are NaN; such a random
+        group counts against the rank.
 
     Raises:
         ValueError: If the units are none, unknown, repeated or too many, or there is no switch at all.
@@ -249,7 +258,7 @@ def _effects(moves: np.ndarray, back: np.ndarray, resamples: np.ndarray) -> xr.D
         raise ValueError("the symbol never changes without any intervention; raise num_steps or sigma.")
     effect = reduction(rate, rate[0])
     drawn = switch_rate(np.einsum("rn,snab->srab", resamples, moves[:2]))
-    low, high = np.nanquantile(reduction(drawn[1], drawn[0]), [0.025, 0.975])
+    low, high = interval(reduction(drawn[1], drawn[0]))
     reference, changed = hazards(back.sum(axis=1))
     hazard = reduction(changed, reference)
     # Directions weigh by their switches without any change.

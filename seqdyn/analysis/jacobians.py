@@ -22,7 +22,7 @@ from torch.func import jacrev, vmap
 from seqdyn.analysis.common import MODE, TIME, array, attributes
 from seqdyn.dynamics.arguments import Dynamics, as_input, as_states, check_unscheduled
 from seqdyn.dynamics.flows import FlowDynamics
-from seqdyn.dynamics.maps import MapDynamics, Step
+from seqdyn.dynamics.maps import MapDynamics, Step, drive_of
 
 __all__ = [
     "EigenCounts", "batch_jacobian", "count_eigenvalues", "drive_matrices", "field", "jacobian",
@@ -91,9 +91,7 @@ def drive_matrices(dynamics: MapDynamics, like: Tensor) -> tuple[Tensor, Tensor,
         ValueError: If the map has no drive, or it is not of this form.
     """
     check_unscheduled(dynamics)
-    drive = dynamics.preactivation
-    if drive is None:
-        raise ValueError("weights are read from the preactivation, which these dynamics do not have.")
+    drive = drive_of(dynamics)
     if dynamics.input_size == 0:
         drive = _without_input(drive)
     h, u = (like.new_zeros(size) for size in (dynamics.state_size, dynamics.input_size))

@@ -32,18 +32,17 @@ from seqdyn.analysis.conditions import over_conditions
 from seqdyn.analysis.events import check_driven, switches_of
 from seqdyn.analysis.projection import fit_plane
 from seqdyn.analysis.runs import Run, outputs_of, reference_run
-from seqdyn.analysis.screens import Change, bootstrap_chains, hazards, reduction, screen
+from seqdyn.analysis.screens import Change, bootstrap_chains, hazards, interval, reduction, screen
 from seqdyn.analysis.signatures import (
     Direction,
     auc,
-    check_drive,
     contrast,
     directions_of,
     drives_of,
     triggered_mean,
 )
 from seqdyn.analysis.stays import Stays, region_of, stays
-from seqdyn.dynamics.maps import MapDynamics
+from seqdyn.dynamics.maps import MapDynamics, drive_of
 from seqdyn.dynamics.symbols import SymbolKind
 from seqdyn.rng import ambient_seed, fork_rng
 
@@ -105,14 +104,14 @@ def kick_units(
         direction: ``before``, ``after``, ``num_switches``, ``num_events``. Per sample: ``region``,
         ``residence_time``, ``symbol``, ``drive`` (…, unit), ``scores`` (…, pc), and ``kick_zone`` (direction,
         sample): states of the kick-zone at which the kick units are within half a standard deviation of
-        threshold. NaN where there was nothing to average.
+        threshold. NaN where there was nothing to average, or without the unit the activity diverges.
 
     Raises:
         ValueError: If the map lacks a readout, an input or a preactivation, or no direction has enough
             switches.
     """
     check_driven(dynamics, symbol=symbol, sigma=sigma)
-    check_drive(dynamics)
+    drive_of(dynamics)
     check_count(min_dwell, "min_dwell", least=6)
     if num_units is not None and check_count(num_units, "num_units") > dynamics.state_size:
         raise ValueError(f"num_units={num_units} is more than the {dynamics.state_size} units there are.")
@@ -255,7 +254,7 @@ def _causes(
         data[f"{name}_effect"] = (("direction", "unit"), effects)
         data[f"{name}_ci"] = (
             ("direction", "unit", "bound"),
-            np.moveaxis(np.nanquantile(spread, [0.025, 0.975], axis=1), 0, -1),
+            np.moveaxis(interval(spread, axis=1), 0, -1),
         )
         if change == "silence":
             leaving = np.nansum(rates, axis=-1)  # by any way, per step in the symbol

@@ -18,6 +18,7 @@ from seqdyn.analysis.projection import fit_plane
 from seqdyn.analysis.runs import common_noise, start_chains
 from seqdyn.dynamics.arguments import Dynamics
 from seqdyn.dynamics.homogeneity import is_homogeneous
+from seqdyn.errors import NonFiniteError
 from seqdyn.rng import ambient_seed, fork_rng
 
 __all__ = ["SIGMAS", "check_sigmas", "noise_sweep"]
@@ -73,6 +74,7 @@ def noise_sweep(
 
     Raises:
         ValueError: If an argument does not fit the system.
+        NonFiniteError: If the activity diverges at the σ of the plane.
     """
     values = check_sigmas(sigmas)
     check_count(burn_in, "burn_in", least=0)
@@ -88,7 +90,7 @@ def noise_sweep(
     one = int(np.abs(np.log(values)).argmin())
     finite = torch.isfinite(runs).flatten(1).all(dim=1)
     if not bool(finite[one]):
-        raise ValueError(f"the activity diverges at sigma={values[one]:g}; sweep smaller sigmas.")
+        raise NonFiniteError(f"the activity diverges at sigma={values[one]:g}; sweep smaller sigmas.")
     plane = fit_plane(runs[one])
     scores = plane.scores(runs).where(finite[:, None, None, None], torch.nan)
     centre = scores.flatten(1, 2).mean(dim=1)

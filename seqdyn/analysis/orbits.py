@@ -19,7 +19,7 @@ from seqdyn.dynamics.arguments import Dynamics
 from seqdyn.dynamics.maps import MapDynamics
 from seqdyn.rng import ambient_seed, fork_rng
 
-__all__ = ["Winding", "orbit", "phase_profile", "winding"]
+__all__ = ["Winding", "orbit", "phase_profile", "shorter_way", "winding"]
 
 QUANTITIES = ("radius", "speed", "phase_speed", "occupancy")
 
@@ -38,13 +38,17 @@ class Winding(NamedTuple):
     area: Tensor
 
 
+def shorter_way(difference: Tensor) -> Tensor:
+    """Differences of angles as turns the shorter way round, in [-π, π)."""
+    return torch.remainder(difference + math.pi, 2 * math.pi) - math.pi
+
+
 def winding(scores: Tensor) -> Winding:
     """Phase, angular velocity and swept area of planar paths (N, T, 2) about their common mean."""
     centred = scores - scores.flatten(0, 1).mean(dim=0)
     u, v = centred.unbind(dim=2)
     angle = torch.atan2(v, u)
-    # The shorter way round from each point to the next, in (-pi, pi].
-    turn = torch.remainder(angle.diff(dim=1) + math.pi, 2 * math.pi) - math.pi
+    turn = shorter_way(angle.diff(dim=1))
     phase = torch.cat([angle[:, :1], angle[:, :1] + turn.cumsum(dim=1)], dim=1)
     return Winding(phase, turn.mean(dim=1), 0.5 * (u[:, :-1] * v[:, 1:] - v[:, :-1] * u[:, 1:]))
 

@@ -16,6 +16,7 @@ from seqdyn._arguments import check_count
 from seqdyn.analysis.common import attributes, bin_means
 from seqdyn.analysis.conditions import over_conditions
 from seqdyn.analysis.jacobians import count_eigenvalues, spectra
+from seqdyn.analysis.orbits import shorter_way
 from seqdyn.analysis.projection import Plane, fit_plane
 from seqdyn.analysis.runs import outputs_of, reference_run, start_chains
 from seqdyn.analysis.stays import REGIONS, region_of, stays
@@ -329,7 +330,7 @@ def _turning(
     first, second = axes[0] - 1, axes[1] - 1
     (u, v), (u2, v2) = (plane.scores(part)[:, [first, second]].unbind(1) for part in (here, after))
     angle, then = torch.atan2(v, u), torch.atan2(v2, u2)
-    turn = torch.remainder(then - angle + math.pi, 2 * math.pi) - math.pi
+    turn = shorter_way(then - angle)
     sign = 1.0 if float(turn.sum()) >= 0 else -1.0
     return sign * angle, sign * turn, torch.hypot(u, v)
 

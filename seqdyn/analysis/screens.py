@@ -8,6 +8,7 @@ sets differ by the sets alone and cost one roll-out.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -18,8 +19,18 @@ from seqdyn.analysis.runs import readout_of
 from seqdyn.dynamics.maps import MapDynamics
 from seqdyn.dynamics.rollout import Drive
 from seqdyn.dynamics.symbols import SymbolKind, gumbel_like, symbols_of
+from seqdyn.errors import NonFiniteError
 
-__all__ = ["Change", "Counts", "bootstrap_chains", "hazards", "reduction", "screen", "switch_rate"]
+__all__ = [
+    "Change",
+    "Counts",
+    "bootstrap_chains",
+    "hazards",
+    "interval",
+    "reduction",
+    "screen",
+    "switch_rate",
+]
 
 Change = Literal["silence", "recurrent"]
 
@@ -28,7 +39,8 @@ class Counts(NamedTuple):
     """What each of S sets of changed units did in each of N chains, float64.
 
     Attributes:
-        moves: Steps from one symbol to another (or to itself), (S, N, K, K).
+        moves: Steps from one symbol to another (or to itself), (S, N, K, K); NaN for a set that makes the
+            activity diverge.
         activity: Mean absolute activity of each unit in the first set, (H,).
     """
 
@@ -64,6 +76,9 @@ def screen(
         change: What is done to the units.
         symbol: How symbols come from the outputs.
         input: Constant input (X,).
+
+    Raises:
+        NonFiniteError: If the activity diverges with the first set changed.
     """
     readout = readout_of(dynamics)
     drive = Drive(dynamics, hidden, sigma=sigma, input=input, num_steps=burn_in + num_steps)
@@ -73,8 +88,10 @@ def screen(
     now = _symbols(readout(h), symbol)
     num_symbols = readout(hidden[:1]).shape[-1]
     moves = torch.zeros(num_sets, num_chains, num_symbols**2, dtype=torch.float64, device=h.device)
+    finite = torch.ones(num_sets, dtype=torch.bool, device=h.device)
     for step in range(burn_in + num_steps):
         if restart is not None and step % restart == 0:
+            finite &= torch.isfinite(h).flatten(1).all(dim=1)
             h, now = h[:1].expand_as(h), now[:1].expand_as(now)
         u = drive(step)
         assert u is not None
@@ -85,6 +102,13 @@ def screen(
             code = (before * num_symbols + now)[..., None]
             moves.scatter_add_(2, code, torch.ones_like(code, dtype=moves.dtype))
             total += h[0].abs().mean(dim=0)
+    finite &= torch.isfinite(h).flatten(1).all(dim=1)
+    if not bool(finite[0]):
+        raise NonFiniteError(
+            f"the activity left the finite numbers within {burn_in + num_steps} steps with the first set "
+            f"changed: the system is unstable at sigma={sigma:g}."
+        )
+    moves[~finite] = torch.nan
     shape = (num_sets, num_chains, num_symbols, num_symbols)
     return Counts(moves.view(shape).cpu().numpy(), (total / num_steps).double().cpu().numpy())
 
@@ -119,3 +143,10 @@ def bootstrap_chains(num_chains: int, num_resamples: int, seed: int) -> np.ndarr
     """How often each chain is drawn in each resample, (R, N)."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(num_chains, np.full(num_chains, 1 / num_chains), size=num_resamples)
+
+
+def interval(draws: np.ndarray, axis: int = 0) -> np.ndarray:
+    """95 % interval (2, ...) of resampled values along an axis; NaN where none is known."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
+        return np.nanquantile(draws, [0.025, 0.975], axis=axis)

@@ -23,7 +23,7 @@ from seqdyn.dynamics.homogeneity import is_homogeneous
 from seqdyn.dynamics.maps import MapDynamics, Overwritten, activation_of
 from seqdyn.rng import fork_rng
 
-__all__ = ["cone_growth", "growth_at", "kinked", "label"]
+__all__ = ["cone_growth", "cone_rates", "growth_at", "kinked", "label"]
 
 _KINK = {torch.float64: 1e-9, torch.float32: 1e-5}
 
@@ -86,7 +86,7 @@ def cone_growth(
         )
     with fork_rng(seed), torch.no_grad():
         size = (num_directions, dynamics.state_size)
-        rate, hit = _growth(lambda v: dynamics.step(v, None), torch.randn(size).to(like), num_steps)
+        rate, hit = cone_rates(lambda v: dynamics.step(v, None), torch.randn(size).to(like), num_steps)
     return xr.Dataset(
         {"growth_rate": (START, rate), "hitting_time": (START, hit)},
         attrs=attributes(
@@ -143,18 +143,23 @@ def growth_at(
     )
     size = 1.0 if not bool(point.any()) else size
     directions = torch.randn(num_directions, len(point)).to(point)
-    rate, _ = _growth(
+    rate, _ = cone_rates(
         lambda v: (step(point + size * v) - point) / size, torch.cat([directions, -directions]), num_steps
     )
     return float(rate.max())
 
 
-def _growth(
+def cone_rates(
     step: Callable[[Tensor], Tensor], directions: Tensor, num_steps: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Growth rates (N,) over the second half of the steps, and the steps at which the state became 0."""
-    v = directions / directions.norm(dim=1, keepdim=True)
-    total, hit = v.new_zeros(len(v), dtype=torch.float64), v.new_full((len(v),), torch.nan)
+    """Growth rates (N,) per step of a homogeneous map over the second half of the steps, and hitting times.
+
+    The state is brought back to unit length after each step, so that neither decay nor growth leaves the
+    range of the numbers. Where it becomes exactly 0, the rate is -inf and that step is the hitting time.
+    """
+    norm = directions.norm(dim=1)
+    v = directions / torch.where(norm == 0, 1.0, norm)[:, None]
+    total, hit = v.new_zeros(len(v), dtype=torch.float64), torch.where(norm == 0, 0.0, torch.nan).to(v)
     for number in range(1, num_steps + 1):
         v = step(v)
         norm = v.norm(dim=1)

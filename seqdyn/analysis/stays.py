@@ -31,6 +31,7 @@ from seqdyn.dynamics.arguments import as_input, as_states
 from seqdyn.dynamics.maps import MapDynamics
 from seqdyn.dynamics.rollout import Drive
 from seqdyn.dynamics.symbols import SymbolKind, symbols_of
+from seqdyn.errors import NonFiniteError
 from seqdyn.rng import fork_rng
 
 __all__ = ["REGIONS", "Stays", "region_of", "residence", "stays"]
@@ -95,6 +96,7 @@ def residence(
 
     Raises:
         ValueError: If the map has no readout or input, or an argument does not fit.
+        NonFiniteError: If the activity diverges.
     """
     check_driven(dynamics, symbol=symbol, sigma=sigma)
     states = torch.atleast_2d(as_states(dynamics, start))
@@ -178,6 +180,11 @@ def _run(dynamics: MapDynamics, h: Tensor, drive: Drive, max_steps: int, kind: S
     for step in range(max_steps):
         h = dynamics.step(h, drive(step, alive))
         logits = readout(h)
+        if not bool(torch.isfinite(logits).all()):
+            raise NonFiniteError(
+                f"the activity left the finite numbers within {step + 1} steps of the states given: the "
+                "system is unstable under this noise."
+            )
         now = symbols_of(logits, kind)
         before, level = level, logits.gather(1, first[:, None])[:, 0]
         # A flat step keeps the sign; the first slope sets it.

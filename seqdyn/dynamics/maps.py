@@ -23,6 +23,7 @@ __all__ = [
     "MapDynamics",
     "Overwritten",
     "activation_of",
+    "drive_of",
     "example",
     "from_callable",
     "scheduled",
@@ -142,6 +143,20 @@ def example(dynamics: MapDynamics) -> Tensor:
     return zeros_for(lambda h: dynamics.at(0).step(h, None), dynamics.state_size)
 
 
+def drive_of(dynamics: MapDynamics) -> Step:
+    """The drive of a map before its nonlinearity, a function of state and input.
+
+    Raises:
+        ValueError: If the map does not tell it.
+    """
+    if dynamics.preactivation is None:
+        raise ValueError(
+            "these dynamics have no preactivation: the drive before the nonlinearity is needed here. Give it "
+            "as MapDynamics(..., preactivation=lambda h, u: ...); gated cells (GRU, LSTM) have none."
+        )
+    return dynamics.preactivation
+
+
 def activation_of(dynamics: MapDynamics, like: Tensor) -> tuple[Step, Activation]:
     """The drive and the nonlinearity of a map.
 
@@ -152,21 +167,17 @@ def activation_of(dynamics: MapDynamics, like: Tensor) -> tuple[Step, Activation
     Raises:
         ValueError: If the map has no drive, or its nonlinearity is neither given nor recognised.
     """
-    if dynamics.preactivation is None:
-        raise ValueError(
-            "these dynamics have no preactivation: the drive before the nonlinearity is needed here. Give it "
-            "as MapDynamics(..., preactivation=lambda h, u: ...); gated cells (GRU, LSTM) have none."
-        )
+    preactivation = drive_of(dynamics)
     if dynamics.activation is not None:
-        return dynamics.preactivation, dynamics.activation
+        return preactivation, dynamics.activation
     generator = torch.Generator(device=like.device).manual_seed(0)
     size = (64, dynamics.state_size)
     h = 2 * torch.randn(size, generator=generator, dtype=like.dtype, device=like.device)
     with torch.no_grad():
-        drive, after = dynamics.preactivation(h, None), dynamics.step(h, None)
+        drive, after = preactivation(h, None), dynamics.step(h, None)
     for known in (torch.relu, torch.tanh, torch.clone):
         if torch.allclose(known(drive), after):
-            return dynamics.preactivation, known
+            return preactivation, known
     raise ValueError(
         "the nonlinearity between preactivation and step is not the rectifier, tanh or the identity; name "
         "it: dataclasses.replace(dynamics, activation=torch.sigmoid)."

@@ -161,3 +161,10 @@ def test_a_flow_ends_on_its_limit_cycle() -> None:
     assert found.attrs["num_attractors"] == 1
     assert found.attractor_kind.item() != "fixed"
     np.testing.assert_allclose(np.linalg.norm(found.end_hidden, axis=1), 1, atol=1e-3)
+
+
+def test_the_origin_of_a_cone_stays_there() -> None:
+    growth = growth_rate(rectified(torch.full((3, 3), 0.5)), torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]]))
+
+    assert growth.hitting_time[0] == 0 and growth.growth_rate[0] == -np.inf
+    assert np.isnan(growth.hitting_time[1]) and growth.growth_rate[1] == pytest.approx(math.log(1.5))

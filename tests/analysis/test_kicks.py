@@ -29,6 +29,7 @@ from seqdyn.analysis.kicks import _group_size
 from seqdyn.analysis.screens import screen
 from seqdyn.analysis.signatures import auc, contrast
 from seqdyn.dynamics import MapDynamics, from_callable
+from seqdyn.errors import NonFiniteError
 
 MEMBERS, KICKS, INTEGRATORS, BYSTANDERS = 6, 3, 12, 14
 
@@ -421,3 +422,38 @@ def test_pictures_of_residence_and_regimes() -> None:
     assert [text.get_text() for text in parts[2].texts][3:6] == ["–", "–", "–"]
     with pytest.raises(ValueError, match="dwell_length"):
         plot.regimes(found)
+
+
+def held_down() -> MapDynamics:
+    """Unit 0 keeps unit 1 from growing a thousandfold each step; the others flip coins."""
+    generator = torch.Generator().manual_seed(0)
+    weights = 0.3 * torch.randn(8, 8, generator=generator)
+    weights[0], weights[1], weights[:, 1] = 0, 0, 0
+    weights[1, 1], weights[1, 0] = 1000.0, -1e6
+    bias = torch.eye(8)[0]
+
+    def preactivation(h: Tensor, u: Tensor) -> Tensor:
+        return h @ weights.mT + u * (torch.arange(8) > 0) + bias
+
+    return from_callable(
+        lambda h, u: preactivation(h, u).relu(), 8, 8, lambda h: h[..., 2:4], preactivation=preactivation
+    )
+
+
+def test_units_without_which_the_activity_diverges_are_unknown_and_count_against_the_claim() -> None:
+    dynamics, options = held_down(), {"start": torch.eye(8)[0], "seed": 0}
+
+    found = kick_units(dynamics, num_steps=2000, num_states=100, num_resamples=10, **options)
+    assert np.isnan(found.causal_effect[:, 0]).all() and np.isnan(found.causal_ci[:, 0]).all()
+    assert np.isfinite(found.causal_effect[:, 1:]).all() and not found.is_kick[:, 0].any()
+
+    small = {"num_steps": 2000, "num_random": 4, "num_resamples": 10, **options}
+    effect = group_effect(dynamics, [3, 7], **small)
+    unknown = np.isnan(effect.random_effect)
+    np.testing.assert_array_equal(unknown.sel(change="silence"), (effect.random_unit == 0).any("group_unit"))
+    assert unknown.sel(change="silence").any() and not unknown.sel(change="recurrent").any()
+    assert float(effect["rank"].sel(change="silence")) < 1
+    silent = group_effect(dynamics, [0, 4], **small).sel(change="silence")
+    assert np.isnan(silent.effect) and float(silent["rank"]) == 0 and str(silent.verdict.values) == NO_GROUP
+    with pytest.raises(NonFiniteError, match="with the first set"):
+        screen(dynamics, torch.eye(8, dtype=torch.bool)[:1], torch.zeros(4, 8), num_steps=40)

@@ -10,6 +10,7 @@ from torch import Tensor
 from seqdyn.analysis import noise_sweep
 from seqdyn.dynamics.flows import FlowDynamics
 from seqdyn.dynamics.maps import MapDynamics
+from seqdyn.errors import NonFiniteError
 from seqdyn.models import HMMRNN
 
 
@@ -77,7 +78,7 @@ def test_divergence_is_marked_with_its_reason() -> None:
     assert "sigma = 9" in found.attrs["reason"]
     assert np.isnan(found.radius_mean[2]) and np.isfinite(found.radius_mean[:2]).all()
     assert np.isfinite(found.linear_fit_slope)
-    with pytest.raises(ValueError, match="diverges at sigma=9; sweep smaller sigmas"):
+    with pytest.raises(NonFiniteError, match="diverges at sigma=9; sweep smaller sigmas"):
         noise_sweep(MapDynamics(step, None, 2, 2), [9.0], num_steps=500, seed=0)
 
 

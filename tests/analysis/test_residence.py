@@ -15,6 +15,7 @@ from seqdyn.analysis import reference_run, regimes, residence
 from seqdyn.analysis.events import switches_of
 from seqdyn.analysis.stays import REGIONS, region_of
 from seqdyn.dynamics import MapDynamics, from_callable
+from seqdyn.errors import NonFiniteError
 
 
 def network(size: int = 16, inputs: int = 4, dtype: torch.dtype = torch.float64) -> MapDynamics:
@@ -234,3 +235,10 @@ def test_what_cannot_switch_is_refused() -> None:
         residence(from_callable(lambda h: h, 2, readout=lambda h: h), torch.ones(2))
     with pytest.raises(ValueError, match="type num_regimes=3"):
         regimes(network(), num_steps=64, by="clusters")
+
+
+def test_states_that_explode_are_an_error() -> None:
+    with pytest.raises(NonFiniteError, match="within 5 steps of the states given"):
+        residence(
+            from_callable(lambda h, u: 1e9 * h + u, 2, 2, lambda h: h), torch.tensor([2.0, 1.0]), seed=0
+        )
