@@ -118,8 +118,8 @@ def group_effect(
         for change in get_args(Change):
             with fork_rng(seed):  # both kinds of change see the same noise
                 options |= {"change": change, "num_steps": length}
-                moves = screen(dynamics, sets, hidden, burn_in=burn_in, **options).moves
-                back = screen(dynamics, sets[:2], hidden, restart=restart, **options).moves
+                moves = screen(dynamics, sets, hidden, burn_in=burn_in, **options)
+                back = screen(dynamics, sets[:2], hidden, restart=restart, **options)
                 found.append((moves, back))
     resamples = bootstrap_chains(len(states), num_resamples, seed)
     data = xr.concat([_effects(*moves, resamples) for moves in found], dim="change")
@@ -188,7 +188,7 @@ def greedy_group(
         for _ in range(num_units):
             sets = torch.eye(size + 1, size, dtype=torch.bool)  # the last row is for no unit at all
             sets[:-1, chosen] = True
-            moves = screen(dynamics, sets.to(hidden.device), hidden, num_steps=length, **options).moves
+            moves = screen(dynamics, sets.to(hidden.device), hidden, num_steps=length, **options)
             rate = switch_rate(moves.sum(axis=1))
             effect = reduction(rate[:-1], rate[-1])
             found.append(effect)

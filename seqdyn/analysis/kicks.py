@@ -246,7 +246,7 @@ def _causes(
             restart=check_count(restart, "restart"),
             change=change,
             **options,
-        ).moves
+        )
         rates = hazards(moves.sum(axis=1))
         drawn = hazards(np.einsum("rn,snab->rsab", resamples, moves))
         effects = _of_directions(reduction(rates[1:], rates[:1]), directions)

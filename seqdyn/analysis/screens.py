@@ -9,7 +9,7 @@ sets differ by the sets alone and cost one roll-out.
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,7 +23,6 @@ from seqdyn.errors import NonFiniteError
 
 __all__ = [
     "Change",
-    "Counts",
     "bootstrap_chains",
     "hazards",
     "interval",
@@ -33,19 +32,6 @@ __all__ = [
 ]
 
 Change = Literal["silence", "recurrent"]
-
-
-class Counts(NamedTuple):
-    """What each of S sets of changed units did in each of N chains, float64.
-
-    Attributes:
-        moves: Steps from one symbol to another (or to itself), (S, N, K, K); NaN for a set that makes the
-            activity diverge.
-        activity: Mean absolute activity of each unit in the first set, (H,).
-    """
-
-    moves: np.ndarray
-    activity: np.ndarray
 
 
 @torch.no_grad()
@@ -61,7 +47,7 @@ def screen(
     change: Change = "silence",
     symbol: SymbolKind = "argmax",
     input: Any = None,
-) -> Counts:
+) -> np.ndarray:
     """Run all sets from the same states under the same noise; draws from the ambient stream.
 
     Args:
@@ -77,14 +63,18 @@ def screen(
         symbol: How symbols come from the outputs.
         input: Constant input (X,).
 
+    Returns:
+        Steps from one symbol to another (or to itself), float64 (S, N, K, K); NaN for a set that makes the
+        activity diverge.
+
     Raises:
         NonFiniteError: If the activity diverges with the first set changed.
     """
     readout = readout_of(dynamics)
     drive = Drive(dynamics, hidden, sigma=sigma, input=input, num_steps=burn_in + num_steps)
-    num_sets, (num_chains, size) = len(sets), hidden.shape
+    num_sets, num_chains = len(sets), len(hidden)
     h, mask = hidden.expand(num_sets, -1, -1), sets[:, None, :]
-    zeros, total = torch.zeros_like(hidden), hidden.new_zeros(size)
+    zeros = torch.zeros_like(hidden)
     now = _symbols(readout(h), symbol)
     num_symbols = readout(hidden[:1]).shape[-1]
     moves = torch.zeros(num_sets, num_chains, num_symbols**2, dtype=torch.float64, device=h.device)
@@ -101,7 +91,6 @@ def screen(
         if step >= burn_in:
             code = (before * num_symbols + now)[..., None]
             moves.scatter_add_(2, code, torch.ones_like(code, dtype=moves.dtype))
-            total += h[0].abs().mean(dim=0)
     finite &= torch.isfinite(h).flatten(1).all(dim=1)
     if not bool(finite[0]):
         raise NonFiniteError(
@@ -109,8 +98,7 @@ def screen(
             f"changed: the system is unstable at sigma={sigma:g}."
         )
     moves[~finite] = torch.nan
-    shape = (num_sets, num_chains, num_symbols, num_symbols)
-    return Counts(moves.view(shape).cpu().numpy(), (total / num_steps).double().cpu().numpy())
+    return moves.view(num_sets, num_chains, num_symbols, num_symbols).cpu().numpy()
 
 
 def _symbols(logits: Tensor, kind: SymbolKind) -> Tensor:

@@ -191,11 +191,11 @@ def _run(dynamics: MapDynamics, h: Tensor, drive: Drive, max_steps: int, kind: S
         slope = (level - before).sign()
         turns = turns + (slope * sign < 0)
         sign = torch.where(slope == 0, sign, slope)
-        left = now != first
+        changed = now != first
+        left, stay = changed.nonzero()[:, 0], (~changed).nonzero()[:, 0]
         gone = alive[left]
         out.steps[gone], out.censored[gone] = step + 1, False
         out.reached[gone], out.sign_changes[gone] = now[left], turns[left]
-        stay = ~left
         alive, h, first, level, sign, turns = (x[stay] for x in (alive, h, first, level, sign, turns))
         if len(alive) == 0:
             break

@@ -200,7 +200,7 @@ def test_batched_silencing_equals_a_loop_over_silenced_networks() -> None:
     assert dynamics.readout is not None and dynamics.preactivation is not None
     for change in ("silence", "recurrent"):
         torch.manual_seed(0)
-        found = screen(dynamics, sets, hidden, num_steps=60, change=change).moves
+        found = screen(dynamics, sets, hidden, num_steps=60, change=change)
         for row, units in enumerate(sets):
             torch.manual_seed(0)
             h, moves = hidden, np.zeros((5, 3, 3))
@@ -219,7 +219,7 @@ def test_restarts_put_every_set_back_on_the_first() -> None:
     sets = torch.zeros(2, network.dynamics.state_size, dtype=torch.bool)
     sets[1, network.kicks["0->2"]] = True
 
-    moves = screen(network.dynamics, sets, torch.zeros(64, 56), num_steps=400, restart=20).moves.sum(axis=1)
+    moves = screen(network.dynamics, sets, torch.zeros(64, 56), num_steps=400, restart=20).sum(axis=1)
 
     # Left alone, the second set would end in symbol 0 and never show how symbol 2 is left.
     # What switches still was pushed before the set was put back.
