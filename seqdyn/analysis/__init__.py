@@ -9,9 +9,10 @@ all of them make; where ``reference=`` may be given, it is such a run, or states
 default is the map's own, ``dynamics.input``. A batch (B, X) is a set of conditions: the tool runs under each
 of them with the same seed, hence the same noise, and the result has the dim ``condition`` and
 ``condition_input (condition, input)``; :mod:`seqdyn.analysis.conditions` says what becomes of labels that
-only some conditions have. :func:`fixed_points` puts the points of all conditions along ``point``, with the
-coordinate ``condition``. :func:`jacobian` and :func:`local_spectra`, like :func:`seqdyn.dynamics.simulate`,
-take one input for each state.
+only some conditions have. Given starts, noise or reference runs are the same under all of them.
+:func:`fixed_points` puts the points of all conditions along ``point``, with the coordinate ``condition``.
+:func:`jacobian` and :func:`local_spectra`, like :func:`seqdyn.dynamics.simulate`, take one input for each
+state.
 
 *Results.* Complex variables (eigenvalues) are complex in memory; files hold their real and imaginary parts.
 ``attrs`` say version, seed, precision and settings. Activity that diverges raises
