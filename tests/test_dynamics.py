@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 from seqdyn.dynamics import FlowDynamics, MapDynamics, from_callable, from_torch, simulate
 from seqdyn.dynamics.flows import runge_kutta
-from seqdyn.dynamics.maps import activation_of, example, is_homogeneous
+from seqdyn.dynamics.homogeneity import is_homogeneous
+from seqdyn.dynamics.maps import activation_of, example
+from seqdyn.dynamics.symbols import gumbel_like, symbols_of
+from seqdyn.models import HMMRNN
 
 
 def rectifier(bias: bool = False, size: int = 6, inputs: int = 2) -> MapDynamics:
@@ -135,7 +138,10 @@ def test_d1_a_rectifier_without_biases_scales_with_its_noise_to_the_last_bit() -
         assert torch.equal(simulate(dynamics, 4 * start, 40, sigma=2.0, noise=noise), 4 * once) is same
         assert is_homogeneous(dynamics, start) is same
     assert not is_homogeneous(from_torch(nn.RNN(2, 6, bias=False).double()), start)
-    assert not is_homogeneous(from_callable(lambda h: 0.5 * h, 6), start)  # linear: no kink at the origin
+    assert is_homogeneous(from_callable(lambda h: 0.5 * h, 6), start)
+    driven = torch.ones(2, dtype=torch.float64)
+    assert not is_homogeneous(rectifier(), start, driven) and is_homogeneous(rectifier(), start, 0 * driven)
+    assert not is_homogeneous(dataclasses.replace(rectifier(), input=driven), start)
 
 
 def test_the_nonlinearity_is_recognised_or_asked_for() -> None:
@@ -243,3 +249,35 @@ def test_systems_that_cannot_take_an_argument_say_so() -> None:
         simulate(nn.GRU(2, 2), np.zeros((1, 2)), 2)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="one value for each of the 0 inputs"):
         dataclasses.replace(autonomous, input=torch.zeros(2))
+
+
+def test_what_is_wrong_in_either_precision_is_said_by_the_step_itself() -> None:
+    weights = torch.zeros(3, 3)
+    broken = MapDynamics(lambda h, u: h @ weights, None, 2, 0)
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        simulate(broken, torch.zeros(1, 2), 1)
+    with pytest.raises(ValueError, match="neither in float32 nor in float64: mat1 and mat2 shapes"):
+        example(broken)
+    with pytest.raises(ValueError, match=r"it returns torch\.int64 for torch\.float32"):
+        from_callable(lambda h: h.long(), 2)
+
+
+@pytest.mark.parametrize("name", ["relu", "tanh"])
+def test_a_trained_network_names_its_nonlinearity(name: str) -> None:
+    dynamics, h, u = HMMRNN(3, 8, 2, activation=name).dynamics(), torch.randn(5, 8), torch.randn(5, 2)
+
+    assert dynamics.activation is getattr(torch, name) and dynamics.preactivation is not None
+    assert torch.equal(dynamics.activation(dynamics.preactivation(h, u)), dynamics.step(h, u))
+
+
+def test_symbols_are_the_likeliest_or_drawn_from_the_softmax() -> None:
+    logits = torch.tensor([0.0, 1.0, 2.0]).expand(30_000, 3)
+
+    drawn = symbols_of(logits, "sampled")
+
+    assert symbols_of(logits[:2]).tolist() == [2, 2]
+    share = torch.bincount(drawn, minlength=3) / len(drawn)
+    torch.testing.assert_close(share, logits[0].softmax(0), atol=4 * 0.5 / 30_000**0.5, rtol=0)
+    shared = gumbel_like(logits)
+    assert torch.equal(symbols_of(logits, "sampled", shared), symbols_of(logits, "sampled", shared))

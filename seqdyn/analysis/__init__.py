@@ -1,7 +1,22 @@
 """Reverse engineering of learned dynamics: every tool takes a dynamics object and returns a Dataset.
 
-Complex variables (eigenvalues) are complex in memory; files hold their real and imaginary parts. ``attrs``
-say version, seed, precision and settings.
+*Steps.* A tool that runs chains side by side takes ``num_steps``, the steps of all chains together, rounded
+up to a multiple of ``num_chains``; before them each chain takes ``burn_in`` steps that do not count. A tool
+that follows given starts (dim ``start``) takes ``num_steps`` of each. :func:`reference_run` is the run that
+all of them make; where ``reference=`` may be given, it is such a run, or states (chain, time, unit).
+
+*Inputs.* ``input=`` of shape (X,) is a constant input; where there is noise, the noise is added to it. The
+default is the map's own, ``dynamics.input``. A batch (B, X) is a set of conditions: the tool runs under each
+of them with the same seed, hence the same noise, and the result has the dim ``condition`` and
+``condition_input (condition, input)``; :mod:`seqdyn.analysis.conditions` says what becomes of labels that
+only some conditions have. Given starts, noise or reference runs are the same under all of them.
+:func:`fixed_points` puts the points of all conditions along ``point``, with the coordinate ``condition``.
+:func:`jacobian` and :func:`local_spectra`, like :func:`seqdyn.dynamics.simulate`, take one input for each
+state.
+
+*Results.* Complex variables (eigenvalues) are complex in memory; files hold their real and imaginary parts.
+``attrs`` say version, seed, precision and settings. Activity that diverges raises
+:class:`seqdyn.errors.NonFiniteError`, unless the result can say so (``reason``).
 """
 
 from __future__ import annotations
@@ -15,7 +30,6 @@ if TYPE_CHECKING:
     from seqdyn.analysis.autonomous import growth_rate as growth_rate
     from seqdyn.analysis.averaged import mean_map as mean_map
     from seqdyn.analysis.connectivity import populations as populations
-    from seqdyn.analysis.events import reference_run as reference_run
     from seqdyn.analysis.fixed import fixed_points as fixed_points
     from seqdyn.analysis.groups import greedy_group as greedy_group
     from seqdyn.analysis.groups import group_effect as group_effect
@@ -36,6 +50,7 @@ if TYPE_CHECKING:
     from seqdyn.analysis.projection import subspace_angles as subspace_angles
     from seqdyn.analysis.readout import logit_gradients as logit_gradients
     from seqdyn.analysis.readout import readout_axes as readout_axes
+    from seqdyn.analysis.runs import reference_run as reference_run
     from seqdyn.analysis.segments import regimes as regimes
     from seqdyn.analysis.sensitivity import noise_sensitivity as noise_sensitivity
     from seqdyn.analysis.speed import speed_field as speed_field
@@ -72,7 +87,7 @@ __getattr__, __dir__, __all__ = attach(
         "populations": "connectivity",
         "project": "projection",
         "readout_axes": "readout",
-        "reference_run": "events",
+        "reference_run": "runs",
         "regimes": "segments",
         "residence": "stays",
         "resonance": "stochastic",

@@ -2,6 +2,7 @@ r"""What a system does when nothing drives it: where it ends, and how fast it le
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,29 +13,31 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from seqdyn._arguments import check_count
-from seqdyn.analysis.runs import fit_plane, outputs_of, provenance, runs_of, scales
+from seqdyn.analysis.common import START, array, attributes
+from seqdyn.analysis.conditions import over_conditions
+from seqdyn.analysis.fixed import fixed_points
+from seqdyn.analysis.projection import fit_plane
+from seqdyn.analysis.runs import outputs_of, states_of
+from seqdyn.analysis.stability import cone_rates
 from seqdyn.dynamics.arguments import Dynamics, as_input, as_states
+from seqdyn.dynamics.homogeneity import is_homogeneous
 from seqdyn.dynamics.maps import MapDynamics
 from seqdyn.dynamics.rollout import simulate
+from seqdyn.errors import ConvergenceWarning
 from seqdyn.rng import ambient_seed, fork_rng
 
-__all__ = ["Growth", "autonomous_dynamics", "growth_rate"]
+__all__ = ["autonomous_dynamics", "growth_rate"]
+
+_REFERENCE_STEPS = 12_800
+_OF_POINTS = (
+    "hidden", "speed", "stable", "stability", "num_unstable", "eigenvalue", "growth_rate", "smooth",
+    "basin_count",
+)  # fmt: skip
 
 
-class Growth(NamedTuple):
-    """Growth of activity without noise, for each start.
-
-    Attributes:
-        rate: Change of log ‖h‖ per step, (N,); −inf where the activity reached exactly zero.
-        hitting_time: Step at which it did, (N,); NaN where it did not.
-    """
-
-    rate: np.ndarray
-    hitting_time: np.ndarray
-
-
+@over_conditions
 @torch.no_grad()
-def growth_rate(dynamics: MapDynamics, start: Any, *, num_steps: int = 500, input: Any = None) -> Growth:
+def growth_rate(dynamics: MapDynamics, start: Any, *, num_steps: int = 500, input: Any = None) -> xr.Dataset:
     r"""Growth exponent of the noise-free map,
 
     .. math::
@@ -47,12 +50,13 @@ def growth_rate(dynamics: MapDynamics, start: Any, *, num_steps: int = 500, inpu
 
     Args:
         dynamics: The map.
-        start: Starts (N, H).
-        num_steps: Steps T.
-        input: Constant input (X,) or (N, X).
+        start: States (N, H) to start from, or one (H,).
+        num_steps: Steps T of each start.
+        input: Constant input (X,), or a batch (B, X) of conditions.
 
     Returns:
-        Rate and hitting time of each start.
+        ``growth_rate (start)``, the change of log ‖h‖ per step, −inf where the activity reached exactly zero;
+        ``hitting_time (start)``, the step at which it did, NaN where it did not.
 
     Raises:
         ValueError: If an argument does not fit the map.
@@ -60,25 +64,34 @@ def growth_rate(dynamics: MapDynamics, start: Any, *, num_steps: int = 500, inpu
     check_count(num_steps, "num_steps", least=2)
     h = torch.atleast_2d(as_states(dynamics, start))
     constant = as_input(dynamics, input, h)
-    cone = constant is None and scales(dynamics, h)
+    u = None if constant is None else constant.expand(len(h), -1)
+    if is_homogeneous(dynamics, h, input):
+        rate, hitting = cone_rates(lambda v: dynamics.step(v, u), h, num_steps)
+    else:
+        rate, hitting = _rates(dynamics, h, u, num_steps)
+    return xr.Dataset(
+        {"growth_rate": (START, rate), "hitting_time": (START, hitting)},
+        attrs=attributes(h, num_steps=num_steps),
+    )
+
+
+def _rates(
+    dynamics: MapDynamics, h: Tensor, u: Tensor | None, num_steps: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Growth rates (N,) of states (N, H) between half of the steps and all, and when they were 0."""
     size = h.norm(dim=1)
-    hitting = torch.where(size == 0, 0.0, torch.nan).to(size)
-    log = torch.zeros_like(size, dtype=torch.float64)
-    half = log
+    half, hitting = size, torch.where(size == 0, 0.0, torch.nan).to(size)
     for step in range(num_steps):
-        previous = size
-        h = h / size.where(size > 0, 1.0)[:, None] if cone else h
-        h = dynamics.at(step).step(h, None if constant is None else constant.expand(len(h), -1))
+        h = dynamics.at(step).step(h, u)
         size = h.norm(dim=1)
-        log = log + (size if cone else size / previous.where(previous > 0, 1.0)).double().log()
         hitting = torch.where(hitting.isnan() & (size == 0), step + 1.0, hitting)
         if step + 1 == num_steps // 2:
-            half = log
-    rate = (log - half) / (num_steps - num_steps // 2)
-    rate = torch.where(size == 0, -torch.inf, rate)
-    return Growth(rate.cpu().numpy(), hitting.cpu().numpy())
+            half = size
+    rate = (size.double().log() - half.double().log()) / (num_steps - num_steps // 2)
+    return array(torch.where(size == 0, -torch.inf, rate)), array(hitting)
 
 
+@over_conditions
 def autonomous_dynamics(
     dynamics: Dynamics,
     start: Any = None,
@@ -102,15 +115,15 @@ def autonomous_dynamics(
 
     Args:
         dynamics: Map or flow.
-        start: Starts (N, H); by default states drawn at random from the reference run.
+        start: States (N, H) to start from, or one (H,); drawn at random from the reference run by default.
         num_starts: Number of starts drawn.
-        num_steps: Steps T without noise.
+        num_steps: Steps T without noise of each start.
         sigma: Noise of the reference run.
         tail: Steps at the end that stand for the attractor; half of all steps, if those are fewer.
         tolerance: See above.
-        reference: States (chain, time, unit) of a driven run, which also give the plane of the scores; by
-            default 64 chains of 200 steps.
-        input: Constant input (X,).
+        reference: A :func:`reference_run`, or states (chain, time, unit), to use instead of a fresh run; it
+            gives the plane of the scores too.
+        input: Constant input (X,), or a batch (B, X) of conditions.
         step_size: Of a flow.
         seed: Seed of reference run and starts.
 
@@ -121,7 +134,12 @@ def autonomous_dynamics(
         the origin (see :func:`growth_rate`; NaN for flows), ``attractor_hidden (attractor, unit)``, one
         state of each attractor, ``attractor_kind (attractor)``, ``"fixed"``, ``"cycle"`` or ``"other"``,
         ``period (attractor)`` in steps (1 for a fixed point, NaN for others), ``basin_count (attractor)``,
-        and the plane: ``component (pc, unit)``, ``mean (unit)``. Attribute ``num_attractors``.
+        and the plane: ``component (pc, unit)``, ``mean (unit)``. Attribute ``num_attractors``. The fixed
+        points that :func:`fixed_points` finds from the end points (of a map with a schedule, those of the map
+        of the last step) stand along ``point``: ``point_hidden (point, unit)``, ``point_speed``,
+        ``point_stable``, ``point_stability``, ``point_num_unstable``, ``point_eigenvalue (point, mode)``,
+        complex, ``point_growth_rate``, ``point_smooth`` and ``point_basin_count``; ``end_point (start)`` is
+        the number of the one that the search from the end reached, −1 for none.
 
     Raises:
         ValueError: If an argument does not fit the system.
@@ -134,11 +152,10 @@ def autonomous_dynamics(
         # A given start needs no drive, for the plane can be fitted to the runs from it.
         driven = None
         if start is None or reference is not None:
-            driven = runs_of(
+            driven = states_of(
                 dynamics,
                 reference,
-                num_chains=64,
-                num_steps=200,
+                num_steps=_REFERENCE_STEPS,
                 sigma=sigma,
                 input=input,
                 step_size=step_size,
@@ -152,15 +169,12 @@ def autonomous_dynamics(
     labels, found = _attractors(runs[finite, -min(tail, num_steps // 2) :].double(), tolerance * spread)
     attractor = np.full(len(starts), -1)
     attractor[finite.cpu().numpy()] = labels
-    growth = _growth(dynamics, starts, num_steps, input)
     data = xr.Dataset(
         {
             "trajectory_pc": (("start", "time", "pc"), _finite(plane.scores(runs))),
             "symbol": (("start", "time"), _symbols(dynamics, runs)),
             "end_hidden": (("start", "unit"), runs[:, -1].cpu().numpy()),
             "attractor_id": ("start", attractor),
-            "growth_rate": ("start", growth.rate),
-            "hitting_time": ("start", growth.hitting_time),
             "attractor_hidden": (("attractor", "unit"), found.hidden.to(runs.dtype).cpu().numpy()),
             "attractor_kind": ("attractor", found.kind),
             "period": ("attractor", found.period),
@@ -169,8 +183,10 @@ def autonomous_dynamics(
             "mean": ("unit", plane.mean.cpu().numpy()),
         },
         {"time": np.arange(1, num_steps + 1)},
-        provenance(runs, seed, sigma=sigma, num_attractors=len(found.kind), tolerance=tolerance),
+        attributes(runs, seed=seed, sigma=sigma, num_attractors=len(found.kind), tolerance=tolerance),
     )
+    data = data.merge(_growth(dynamics, starts, num_steps, input))
+    data = data.merge(_points(dynamics, runs[:, -1], finite, num_steps, input, seed))
     if not bool(finite.all()):
         count = int((~finite).sum())
         data.attrs["reason"] = f"{count} of {len(finite)} runs diverged: their scores are NaN where infinite"
@@ -221,11 +237,27 @@ def _period(distance: np.ndarray, tolerance: float) -> float:
     return float(away.argmax() + back.argmax() + 1) if back.any() else np.nan
 
 
-def _growth(dynamics: Dynamics, starts: Tensor, num_steps: int, input: Any) -> Growth:
+def _growth(dynamics: Dynamics, starts: Tensor, num_steps: int, input: Any) -> xr.Dataset:
     if isinstance(dynamics, MapDynamics):
-        return growth_rate(dynamics, starts, num_steps=num_steps, input=input)
-    nothing = np.full(len(starts), np.nan)
-    return Growth(nothing, nothing)
+        return growth_rate(dynamics, starts, num_steps=num_steps, input=input).drop_attrs()
+    nothing = (START, np.full(len(starts), np.nan))
+    return xr.Dataset({"growth_rate": nothing, "hitting_time": nothing})
+
+
+def _points(
+    dynamics: Dynamics, ends: Tensor, finite: Tensor, num_steps: int, input: Any, seed: int
+) -> xr.Dataset:
+    """Fixed points that a search from the ends (N, H) reaches, under names with ``point_``."""
+    now = dynamics.at(num_steps - 1) if isinstance(dynamics, MapDynamics) else dynamics
+    near = ends[finite] if bool(finite.any()) else torch.zeros_like(ends[:1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # that there is none can be seen
+        points = fixed_points(now, near, input=input, seed=seed)
+    assigned = np.full(len(ends), -1)
+    if bool(finite.any()):
+        assigned[array(finite)] = points["assigned"].values
+    kept = {f"point_{name}": points[name].variable for name in _OF_POINTS}
+    return xr.Dataset({**kept, "end_point": (START, assigned)})
 
 
 def _finite(values: Tensor) -> np.ndarray:

@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from seqdyn.analysis.jacobians import drive_matrices
-from seqdyn.dynamics.arguments import check_unscheduled
+from seqdyn.dynamics.arguments import as_input, check_unscheduled
 from seqdyn.dynamics.maps import Activation, MapDynamics, Overwritten, activation_of, example
 
 __all__ = ["mean_map"]
@@ -43,7 +44,7 @@ class _Averaged:
         return _expected(self.base, drive, self.spread.to(drive))
 
 
-def mean_map(dynamics: MapDynamics, sigma: float) -> MapDynamics:
+def mean_map(dynamics: MapDynamics, sigma: float, *, input: Any = None) -> MapDynamics:
     """Average a map over normal noise on its inputs.
 
     Clamped units keep their value; several averages add up their variances in the drive.
@@ -51,6 +52,8 @@ def mean_map(dynamics: MapDynamics, sigma: float) -> MapDynamics:
     Args:
         dynamics: Map whose drive is W h + U x + b.
         sigma: Standard deviation of the noise on each input.
+        input: Constant input (X,) that the averaged map has as its own; give a batch of inputs to the tools
+            that look at it.
 
     Returns:
         The averaged map, exact for the rectifier, by 20 nodes of Gauss-Hermite quadrature otherwise.
@@ -61,11 +64,16 @@ def mean_map(dynamics: MapDynamics, sigma: float) -> MapDynamics:
     check_unscheduled(dynamics)
     if not (math.isfinite(sigma) and sigma >= 0):
         raise ValueError(f"sigma must be a finite number from 0, got {sigma!r}.")
-    drive, activation = activation_of(dynamics, example(dynamics))
-    _, inputs, _ = drive_matrices(dynamics, example(dynamics))
+    like = example(dynamics)
+    drive, activation = activation_of(dynamics, like)
+    _, inputs, _ = drive_matrices(dynamics, like)
     averaged = _Averaged(activation, sigma * inputs.norm(dim=1))
     return replace(
-        dynamics, step=lambda h, u: averaged(drive(h, u)), preactivation=drive, activation=averaged
+        dynamics,
+        step=lambda h, u: averaged(drive(h, u)),
+        preactivation=drive,
+        activation=averaged,
+        input=as_input(dynamics, input, like),
     )
 
 

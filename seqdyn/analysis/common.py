@@ -11,7 +11,7 @@ from torch import Tensor
 from seqdyn import __version__
 
 __all__ = [
-    "EXPONENT", "INPUT", "MODE", "PC", "POINT", "START", "TIME", "UNIT", "array", "attributes",
+    "EXPONENT", "INPUT", "MODE", "PC", "POINT", "START", "TIME", "UNIT", "array", "attributes", "bin_means",
     "eigenvalues_of",
 ]  # fmt: skip
 
@@ -25,9 +25,18 @@ def array(values: Tensor) -> np.ndarray:
 
 
 def attributes(like: Tensor | np.ndarray, *, seed: int | None = None, **settings: Any) -> dict[str, Any]:
-    """Attributes of a result: version, precision, seed and settings, as far as they are set."""
+    """Attributes of a result that NetCDF holds: version, precision, seed and settings that are set.
+
+    Args:
+        like: Tensor or array of the precision in which the result was computed.
+        seed: Seed of its randomness.
+        **settings: What else a reader must know, such as ``sigma``; truth values become 0 and 1.
+    """
     found = {"seqdyn_version": __version__, "dtype": str(like.dtype).removeprefix("torch."), "seed": seed}
-    return {name: value for name, value in {**found, **settings}.items() if value is not None}
+    plain = {
+        name: int(value) if isinstance(value, bool | np.bool_) else value for name, value in settings.items()
+    }
+    return {name: value for name, value in {**found, **plain}.items() if value is not None}
 
 
 def eigenvalues_of(matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -35,3 +44,10 @@ def eigenvalues_of(matrix: Tensor) -> tuple[Tensor, Tensor]:
     values, vectors = torch.linalg.eig(matrix.double())
     order = values.abs().argsort(dim=-1, descending=True, stable=True)
     return values.gather(-1, order), vectors.gather(-1, order.unsqueeze(-2).expand_as(vectors))
+
+
+def bin_means(columns: Tensor, index: Tensor, num_bins: int) -> Tensor:
+    """Means (B, C), float64, of columns (N, C) in the bins that an index (N,) names; NaN in empty bins."""
+    total = torch.zeros(num_bins, columns.shape[1], dtype=torch.float64, device=columns.device)
+    total.index_add_(0, index, columns.double())
+    return total / torch.bincount(index, minlength=num_bins)[:, None]

@@ -11,7 +11,7 @@ Source: Torre et al. (2025), arXiv 2510.25674; the tests are ours.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,55 +19,23 @@ import xarray as xr
 from torch import Tensor
 
 from seqdyn._arguments import check_count
-from seqdyn.analysis.events import Run, check_driven, reference_run, switches_of
-from seqdyn.analysis.provenance import provenance
+from seqdyn.analysis.common import attributes
+from seqdyn.analysis.conditions import over_conditions
+from seqdyn.analysis.events import check_driven, switches_of
+from seqdyn.analysis.jacobians import drive_matrices
+from seqdyn.analysis.runs import Run, outputs_of, reference_run
 from seqdyn.analysis.signatures import auc
+from seqdyn.dynamics.arguments import as_input
 from seqdyn.dynamics.maps import MapDynamics
 from seqdyn.rng import ambient_seed, fork_rng
 
-__all__ = ["Weights", "populations", "weights_of"]
+__all__ = ["populations"]
 
 SETS = ("group 1", "group 2", "population 1", "population 2")
 _SOON = 5  # steps ahead that integrated noise is asked to foretell
 
 
-class Weights(NamedTuple):
-    """Weights of an additive drive :math:`W h + U u + b`: recurrent (H, H) and input (H, X)."""
-
-    recurrent: Tensor
-    input: Tensor
-
-
-def weights_of(dynamics: MapDynamics, like: Tensor) -> Weights:
-    """Weights of a map whose drive is linear in state and input.
-
-    Args:
-        dynamics: The map.
-        like: Tensor that gives dtype and device.
-
-    Raises:
-        ValueError: If the map has no preactivation, or one that is not linear.
-    """
-    drive = dynamics.preactivation
-    if drive is None:
-        raise ValueError("connectivity needs a preactivation; give MapDynamics(..., preactivation=...).")
-    size, inputs = dynamics.state_size, dynamics.input_size
-    h, u = like.new_zeros(size), like.new_zeros(inputs)
-    with torch.no_grad():
-        offset = drive(h, u)
-        recurrent = (drive(torch.eye(size).to(like), u.expand(size, -1)) - offset).mT
-        weights = (drive(h.expand(inputs, -1), torch.eye(inputs).to(like)) - offset).mT
-        generator = torch.Generator(device=like.device).manual_seed(0)
-        h = torch.randn(size, generator=generator, dtype=like.dtype, device=like.device)
-        u = torch.randn(inputs, generator=generator, dtype=like.dtype, device=like.device)
-        expected = recurrent @ h + weights @ u + offset
-        if not torch.allclose(drive(h, u), expected, rtol=1e-3, atol=1e-4):
-            raise ValueError(
-                "the drive of these dynamics is not linear in state and input: they have no weights."
-            )
-    return Weights(recurrent, weights)
-
-
+@over_conditions
 def populations(
     dynamics: MapDynamics,
     groups: Sequence[Sequence[int]],
@@ -80,20 +48,22 @@ def populations(
     num_chains: int = 64,
     burn_in: int = 200,
     start: Any = None,
+    input: Any = None,
 ) -> xr.Dataset:
     """Find the populations around two groups, test their connections and what they integrate.
 
     Args:
         dynamics: A map with readout, input and a drive that is linear in both.
         groups: Indices of the units of the two groups, for instance the kick units of two directions.
-        num_steps: Steps of all chains of the reference run together.
+        num_steps: Steps of all chains together.
         seed: Seed; ``None`` draws one from the ambient stream.
         top_k: Most units of both populations together; 7 of 15 units by default.
         num_permutations: Permutations of the unit labels.
         sigma: Standard deviation of the noise on each input.
-        num_chains: Chains of the reference run.
-        burn_in: Steps before the reference run.
-        start: States to start from; the origin by default.
+        num_chains: Chains that run side by side.
+        burn_in: Steps of each chain before those that count.
+        start: State (H,) that all chains start from, or one for each chain (N, H); zero activity by default.
+        input: Constant input (X,), or a batch (B, X) of conditions.
 
     Returns:
         Dataset with the dims ``unit, neuron_set`` (groups 1 and 2, populations 1 and 2), ``neuron_set_to,
@@ -115,10 +85,16 @@ def populations(
     seed = ambient_seed(seed)
     with fork_rng(seed), torch.no_grad():
         run = reference_run(
-            dynamics, num_steps=num_steps, num_chains=num_chains, burn_in=burn_in, sigma=sigma, start=start
+            dynamics,
+            num_steps=num_steps,
+            num_chains=num_chains,
+            burn_in=burn_in,
+            sigma=sigma,
+            start=start,
+            input=input,
         )
-    weights = weights_of(dynamics, run.hidden)
-    recurrent = weights.recurrent.double().cpu().numpy()
+    weights, input_weights, _ = drive_matrices(dynamics, run.hidden)
+    recurrent = weights.double().cpu().numpy()
     contrast = recurrent[first].mean(axis=0) - recurrent[second].mean(axis=0)
     label = _populations(recurrent, first, second, count)
     sets = [first, second, np.flatnonzero(label == 1), np.flatnonzero(label == 2)]
@@ -138,10 +114,10 @@ def populations(
         order=("unit", order),
         integration_auc=(
             "symbol",
-            _integration(run, weights.input, np.where(label > 0, contrast, 0.0), dynamics),
+            _integration(dynamics, run, np.where(label > 0, contrast, 0.0), input_weights, input),
         ),
     ).assign_coords(neuron_set=list(SETS), neuron_set_to=list(SETS), neuron_set_from=list(SETS))
-    return data.assign_attrs(provenance(seed=seed, sigma=sigma, dtype=run.hidden.dtype))
+    return data.assign_attrs(attributes(run.hidden, seed=seed, sigma=sigma))
 
 
 def _populations(recurrent: np.ndarray, first: np.ndarray, second: np.ndarray, count: int) -> np.ndarray:
@@ -182,6 +158,7 @@ def _blocks(
 
 
 def _traces(run: Run, sets: list[np.ndarray]) -> xr.Dataset:
+    assert run.symbol is not None
     hidden = run.hidden[:8].cpu().numpy()
     empty = np.full(hidden.shape[:2], np.nan)
     activity = [hidden[:, :, units].mean(axis=-1) if len(units) else empty for units in sets]
@@ -193,13 +170,16 @@ def _traces(run: Run, sets: list[np.ndarray]) -> xr.Dataset:
     )
 
 
-def _integration(run: Run, weights: Tensor, direction: np.ndarray, dynamics: MapDynamics) -> np.ndarray:
+def _integration(
+    dynamics: MapDynamics, run: Run, direction: np.ndarray, weights: Tensor, input: Any
+) -> np.ndarray:
     """AUC, for each symbol, of the noise summed since it was entered, for leaving it soon, (K,)."""
-    assert dynamics.readout is not None
+    assert run.symbol is not None
     switches, symbol = switches_of(run.symbol), run.symbol.cpu().numpy()
     vector = torch.from_numpy(direction).to(weights) @ weights
-    center = 0.0 if dynamics.input is None else dynamics.input.to(run.noise)
-    pushed = ((run.noise - center) @ vector).double().cumsum(dim=1).cpu().numpy()
+    constant = as_input(dynamics, input, run.noise)
+    noise = run.noise if constant is None else run.noise - constant
+    pushed = (noise @ vector).double().cumsum(dim=1).cpu().numpy()
     total = np.concatenate([np.zeros_like(pushed[:, :1]), pushed], axis=1)  # up to each state
     summed, soon = np.full(symbol.shape, np.nan), np.zeros(symbol.shape)
     whole = np.diff(switches.chain, append=-1) == 0
@@ -207,7 +187,7 @@ def _integration(run: Run, weights: Tensor, direction: np.ndarray, dynamics: Map
         chain, enter, leave = switches.chain[at], switches.time[at], switches.time[at + 1]
         summed[chain, enter:leave] = total[chain, enter:leave] - total[chain, enter]
         soon[chain, max(enter, leave - _SOON) : leave] = 1
-    num_symbols = dynamics.readout(run.hidden[:1, :1]).shape[-1]
+    num_symbols = outputs_of(dynamics, run.hidden[:1, :1]).shape[-1]
     if not direction.any():
         return np.full(num_symbols, np.nan)
     areas = []

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.func import jacrev, vmap
 
 from seqdyn.analysis.common import INPUT, MODE, POINT, START, UNIT, array, attributes, eigenvalues_of
+from seqdyn.analysis.conditions import CONDITION
 from seqdyn.analysis.jacobians import batch_jacobian, field
 from seqdyn.analysis.newton import Roots, find_roots
 from seqdyn.analysis.stability import growth_at, kinked, label
@@ -27,8 +28,6 @@ from seqdyn.errors import ConvergenceWarning
 from seqdyn.rng import fork_rng
 
 __all__ = ["fixed_points"]
-
-CONDITION = "condition"
 
 
 @torch.no_grad()

@@ -12,7 +12,6 @@ that, over all directions, switches per step in the symbol left become fewer on 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, get_args
 
@@ -22,21 +21,34 @@ import xarray as xr
 from torch import Tensor
 
 from seqdyn._arguments import check_count
-from seqdyn.analysis.events import SymbolKind, check_driven, default_start, reference_run
-from seqdyn.analysis.provenance import provenance
-from seqdyn.analysis.screens import Change, bootstrap_chains, hazards, reduction, screen, switch_rate
+from seqdyn.analysis.common import attributes
+from seqdyn.analysis.conditions import over_conditions
+from seqdyn.analysis.events import check_driven
+from seqdyn.analysis.runs import reference_run, start_chains
+from seqdyn.analysis.screens import (
+    Change,
+    bootstrap_chains,
+    hazards,
+    interval,
+    reduction,
+    screen,
+    switch_rate,
+)
 from seqdyn.dynamics.maps import MapDynamics
+from seqdyn.dynamics.symbols import SymbolKind
 from seqdyn.rng import ambient_seed, fork_rng
 
 __all__ = ["CAUSE", "NO_GROUP", "greedy_group", "group_effect", "matched_groups"]
 
 CAUSE, NO_GROUP = "these units cause the transitions", "no separable kick group"
+CRITERIA = ("rank", "interval", "hazard")
 _LEAST_RANK = 0.95
 _PROBE_STEPS = 50  # of each chain, for the mean activity of units
 _DRAWS = 20  # random groups drawn for each one kept
 _MOST_TILT = 2.0  # most preference for active units, per standard deviation of activity
 
 
+@over_conditions
 def group_effect(
     dynamics: MapDynamics,
     units: Sequence[int] | np.ndarray,
@@ -51,6 +63,7 @@ def group_effect(
     restart: int = 40,
     num_resamples: int = 1000,
     start: Any = None,
+    input: Any = None,
 ) -> xr.Dataset:
     """Compare removing a group of units with removing random groups like it, under common noise.
 
@@ -62,24 +75,28 @@ def group_effect(
         num_random: Random groups of other units.
         seed: Seed; ``None`` draws one from the ambient stream.
         sigma: Standard deviation of the noise on each input.
-        num_chains: Chains of each group.
-        burn_in: Steps before counting, with the units removed.
+        num_chains: Chains that run side by side, for every group.
+        burn_in: Steps of each chain before those that count, with the units removed.
         symbol: How symbols come from the outputs, ``"argmax"`` or ``"sampled"``.
         restart: Steps after which copies are put back to measure ``hazard_effect``.
         num_resamples: Bootstrap resamples over chains.
-        start: States to start from; the origin by default.
+        start: State (H,) that all chains start from, or one for each chain (N, H); zero activity by default.
+        input: Constant input (X,), or a batch (B, X) of conditions.
 
     Returns:
-        Dataset with the dims ``change, bound, group, group_unit, symbol, symbol_next``. ``change`` is
-        ``silence`` (activity 0) or ``recurrent`` (recurrent drive 0). ``reference_rate`` (switches per step),
-        ``rate``, ``effect`` (relative reduction of the rate), ``rank`` (share of random groups with a smaller
-        effect), ``verdict`` (change); ``effect_ci`` (change, bound); ``random_effect`` (change, group);
+        Dataset with the dims ``change, criterion, bound, group, group_unit, symbol, symbol_next``. ``change``
+        is ``silence`` (activity 0) or ``recurrent`` (recurrent drive 0). ``reference_rate`` (switches per
+        step), ``rate``, ``effect`` (relative reduction of the rate), ``rank`` (share of random groups with a
+        smaller effect), ``verdict`` (change); ``effect_ci`` (change, bound); ``criterion_met`` (change,
+        criterion), on all of which the verdict rests: ``rank`` of at least 95 %, the whole ``interval`` of
+        the effect above 0, and ``hazard``, a mean hazard effect above 0; ``random_effect`` (change, group);
         ``random_unit`` (group, group_unit); ``group_activity`` and ``random_activity`` (group), mean absolute
         activity without a change; ``direction_effect`` and ``hazard_effect`` (change, symbol, symbol_next),
         reduction of the switches of each direction per step and, with copies put back, per step spent in the
         symbol left, NaN where there is nothing to compare; ``mean_hazard_effect`` (change), mean of the
         latter over directions; ``symbol_share`` (change, symbol) with the group removed. The attribute
-        ``verdict`` is that of silencing.
+        ``verdict`` is that of silencing. Groups without which the activity diverges are NaN; such a random
+        group counts against the rank.
 
     Raises:
         ValueError: If the units are none, unknown, repeated or too many, or there is no switch at all.
@@ -89,11 +106,10 @@ def group_effect(
     check_count(num_random, "num_random")
     check_count(restart, "restart")
     seed = ambient_seed(seed)
-    length = math.ceil(check_count(num_steps, "num_steps") / check_count(num_chains, "num_chains"))
-    options: dict[str, Any] = {"sigma": sigma, "symbol": symbol}
+    states, length = start_chains(dynamics, start, num_chains, num_steps)
+    options: dict[str, Any] = {"sigma": sigma, "symbol": symbol, "input": input}
     with fork_rng(seed), torch.no_grad():
-        steps = _PROBE_STEPS * num_chains
-        probe = reference_run(dynamics, num_steps=steps, num_chains=num_chains, start=start, **options)
+        probe = reference_run(dynamics, num_steps=_PROBE_STEPS * len(states), start=states, **options)
         activity = probe.hidden.abs().mean(dim=(0, 1)).double().cpu().numpy()
         others = matched_groups(activity, chosen, num_random, np.random.default_rng(seed % 2**64))
         hidden = probe.hidden[:, -1]
@@ -102,20 +118,21 @@ def group_effect(
         for change in get_args(Change):
             with fork_rng(seed):  # both kinds of change see the same noise
                 options |= {"change": change, "num_steps": length}
-                moves = screen(dynamics, sets, hidden, burn_in=burn_in, **options).moves
-                back = screen(dynamics, sets[:2], hidden, restart=restart, **options).moves
+                moves = screen(dynamics, sets, hidden, burn_in=burn_in, **options)
+                back = screen(dynamics, sets[:2], hidden, restart=restart, **options)
                 found.append((moves, back))
-    resamples = bootstrap_chains(num_chains, num_resamples, seed)
+    resamples = bootstrap_chains(len(states), num_resamples, seed)
     data = xr.concat([_effects(*moves, resamples) for moves in found], dim="change")
-    data = data.assign_coords(change=list(get_args(Change)), bound=["low", "high"])
+    data = data.assign_coords(change=list(get_args(Change)), bound=["low", "high"], criterion=list(CRITERIA))
     data["random_unit"] = (("group", "group_unit"), np.stack(others))
     data["random_activity"] = ("group", activity[np.stack(others)].mean(axis=1))
     data["group_activity"] = activity[chosen].mean()
-    attrs = provenance(seed=seed, sigma=sigma, dtype=hidden.dtype)
-    attrs |= {"units": chosen, "num_steps": length * num_chains, "num_chains": num_chains}
+    attrs = attributes(hidden, seed=seed, sigma=sigma)
+    attrs |= {"units": chosen, "num_steps": length * len(states), "num_chains": len(states)}
     return data.assign_attrs(attrs | {"symbol_kind": symbol, "verdict": str(data.verdict.values[0])})
 
 
+@over_conditions
 def greedy_group(
     dynamics: MapDynamics,
     num_units: int,
@@ -128,6 +145,7 @@ def greedy_group(
     burn_in: int = 200,
     symbol: SymbolKind = "argmax",
     start: Any = None,
+    input: Any = None,
 ) -> xr.Dataset:
     """Add, one by one, the unit whose removal lowers the rate of switches most; and remove each alone.
 
@@ -142,10 +160,11 @@ def greedy_group(
         seed: Seed; ``None`` draws one from the ambient stream.
         change: ``"silence"``, or ``"recurrent"`` for the recurrent drive set to 0.
         sigma: Standard deviation of the noise on each input.
-        num_chains: Chains of each candidate.
-        burn_in: Steps before counting, with the units removed.
+        num_chains: Chains that run side by side, for every candidate.
+        burn_in: Steps of each chain before those that count, with the units removed.
         symbol: How symbols come from the outputs.
-        start: States to start from; the origin by default.
+        start: State (H,) that all chains start from, or one for each chain (N, H); zero activity by default.
+        input: Constant input (X,), or a batch (B, X) of conditions.
 
     Returns:
         Dataset with the dims ``order, unit``: ``chosen`` and ``effect`` (order), the units and the relative
@@ -160,16 +179,16 @@ def greedy_group(
     if check_count(num_units, "num_units") > size:
         raise ValueError(f"num_units={num_units} is more than the {size} units there are.")
     seed = ambient_seed(seed)
-    length = math.ceil(check_count(num_steps, "num_steps") / check_count(num_chains, "num_chains"))
+    hidden, length = start_chains(dynamics, start, num_chains, num_steps)
     options: dict[str, Any] = {"burn_in": burn_in, "sigma": sigma, "change": change, "symbol": symbol}
+    options["input"] = input
     chosen: list[int] = []
     found = []
     with fork_rng(seed), torch.no_grad():
-        hidden = default_start(dynamics, start, num_chains)
         for _ in range(num_units):
             sets = torch.eye(size + 1, size, dtype=torch.bool)  # the last row is for no unit at all
             sets[:-1, chosen] = True
-            moves = screen(dynamics, sets.to(hidden.device), hidden, num_steps=length, **options).moves
+            moves = screen(dynamics, sets.to(hidden.device), hidden, num_steps=length, **options)
             rate = switch_rate(moves.sum(axis=1))
             effect = reduction(rate[:-1], rate[-1])
             found.append(effect)
@@ -182,7 +201,7 @@ def greedy_group(
         },
         coords={"order": np.arange(1, num_units + 1)},
     )
-    return data.assign_attrs(provenance(seed=seed, sigma=sigma, dtype=hidden.dtype) | {"change": change})
+    return data.assign_attrs(attributes(hidden, seed=seed, sigma=sigma, change=change))
 
 
 def matched_groups(
@@ -239,13 +258,14 @@ def _effects(moves: np.ndarray, back: np.ndarray, resamples: np.ndarray) -> xr.D
         raise ValueError("the symbol never changes without any intervention; raise num_steps or sigma.")
     effect = reduction(rate, rate[0])
     drawn = switch_rate(np.einsum("rn,snab->srab", resamples, moves[:2]))
-    low, high = np.nanquantile(reduction(drawn[1], drawn[0]), [0.025, 0.975])
+    low, high = interval(reduction(drawn[1], drawn[0]))
     reference, changed = hazards(back.sum(axis=1))
     hazard = reduction(changed, reference)
     # Directions weigh by their switches without any change.
     known = np.isfinite(hazard)
     overall = float(np.average(hazard[known], weights=(off * pooled[0])[known])) if known.any() else np.nan
     rank = float((effect[2:] < effect[1]).mean())
+    met = [rank >= _LEAST_RANK, bool(low > 0), overall > 0]
     return xr.Dataset(
         {
             "reference_rate": rate[0],
@@ -258,7 +278,8 @@ def _effects(moves: np.ndarray, back: np.ndarray, resamples: np.ndarray) -> xr.D
             "hazard_effect": (("symbol", "symbol_next"), hazard),
             "mean_hazard_effect": overall,
             "symbol_share": ("symbol", pooled[1].sum(axis=1) / pooled[1].sum()),
-            "verdict": CAUSE if rank >= _LEAST_RANK and low > 0 and overall > 0 else NO_GROUP,
+            "criterion_met": ("criterion", met),
+            "verdict": CAUSE if all(met) else NO_GROUP,
         }
     )
 

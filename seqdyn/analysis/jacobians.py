@@ -11,7 +11,7 @@ Source: Torre et al. (2025), arXiv 2510.25674.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,9 +22,22 @@ from torch.func import jacrev, vmap
 from seqdyn.analysis.common import MODE, TIME, array, attributes
 from seqdyn.dynamics.arguments import Dynamics, as_input, as_states, check_unscheduled
 from seqdyn.dynamics.flows import FlowDynamics
-from seqdyn.dynamics.maps import MapDynamics
+from seqdyn.dynamics.maps import MapDynamics, Step, drive_of
 
-__all__ = ["batch_jacobian", "drive_matrices", "field", "jacobian", "local_spectra"]
+__all__ = [
+    "EigenCounts", "batch_jacobian", "count_eigenvalues", "drive_matrices", "field", "jacobian",
+    "local_spectra", "spectra",
+]  # fmt: skip
+
+_CRITICAL_REAL, _CRITICAL_IMAG = 0.1, 0.05  # as published
+_BATCH = 256  # Jacobians in memory at once
+
+
+class EigenCounts(NamedTuple):
+    """Numbers of eigenvalues at each state, (N,); a conjugate pair counts once as critical."""
+
+    unstable: np.ndarray
+    critical: np.ndarray
 
 
 def jacobian(dynamics: Dynamics, hidden: Any, input: Any = None) -> Tensor:
@@ -78,9 +91,9 @@ def drive_matrices(dynamics: MapDynamics, like: Tensor) -> tuple[Tensor, Tensor,
         ValueError: If the map has no drive, or it is not of this form.
     """
     check_unscheduled(dynamics)
-    drive = dynamics.preactivation
-    if drive is None:
-        raise ValueError("weights are read from the preactivation, which these dynamics do not have.")
+    drive = drive_of(dynamics)
+    if dynamics.input_size == 0:
+        drive = _without_input(drive)
     h, u = (like.new_zeros(size) for size in (dynamics.state_size, dynamics.input_size))
     with torch.no_grad():
         offset = drive(h, u)
@@ -92,6 +105,10 @@ def drive_matrices(dynamics: MapDynamics, like: Tensor) -> tuple[Tensor, Tensor,
     if not torch.allclose(expected, found, rtol=1e-4, atol=1e-5):
         raise ValueError("the preactivation is not W h + U x + b: there are no weights to read from it.")
     return recurrent.detach(), inputs.detach(), offset
+
+
+def _without_input(drive: Step) -> Step:
+    return lambda h, u: drive(h, None)
 
 
 def local_spectra(dynamics: Dynamics, hidden: Any, input: Any = None) -> xr.Dataset:
@@ -114,22 +131,39 @@ def local_spectra(dynamics: Dynamics, hidden: Any, input: Any = None) -> xr.Data
     states = as_states(dynamics, hidden, "hidden")
     if states.ndim != 2:
         raise ValueError(f"hidden must be one trajectory (time, unit), got shape {tuple(states.shape)}.")
-    values = np.stack([_spectrum(matrix) for matrix in array(jacobian(dynamics, states, input))])
+    check_unscheduled(dynamics)
+    u = as_input(dynamics, input, states)
+    values = spectra(dynamics, states, None if u is None else u.expand(len(states), u.shape[-1]))
     flow = isinstance(dynamics, FlowDynamics)
-    unstable = values.real > 0 if flow else np.abs(values) > 1
-    # One of each pair; that leaves out λ = -1, which has no image.
-    turning = values.imag > 0
-    moebius = values if flow else (values - 1) / np.where(turning, values + 1, 1)
-    critical = turning & (np.abs(moebius.real) < 0.1) & (moebius.imag > 0.05)
+    counts = count_eigenvalues(values, flow=flow)
     return xr.Dataset(
         {
             "eigenvalue": ((TIME, MODE), values),
             "spectral_radius": (TIME, np.abs(values).max(axis=1)),
-            "num_unstable": (TIME, unstable.sum(axis=1)),
-            "num_critical": (TIME, critical.sum(axis=1)),
+            "num_unstable": (TIME, counts.unstable),
+            "num_critical": (TIME, counts.critical),
         },
         attrs=attributes(states, system="flow" if flow else "map"),
     )
+
+
+@torch.no_grad()
+def spectra(dynamics: Dynamics, hidden: Tensor, input: Tensor | None) -> np.ndarray:
+    """Eigenvalues (N, H), complex128 by falling modulus, of the Jacobians at states (N, H) under inputs."""
+    parts = hidden.split(_BATCH)
+    inputs = [None] * len(parts) if input is None else input.split(_BATCH)
+    matrices = (batch_jacobian(dynamics, h, u) for h, u in zip(parts, inputs, strict=True))
+    return np.stack([_spectrum(matrix) for part in matrices for matrix in array(part)])
+
+
+def count_eigenvalues(values: np.ndarray, *, flow: bool = False) -> EigenCounts:
+    """Count unstable and critical eigenvalues (N, H), those of a flow by their real parts."""
+    unstable = values.real > 0 if flow else np.abs(values) > 1
+    # One of each pair; that leaves out λ = -1, which has no image.
+    turning = values.imag > 0
+    moebius = values if flow else (values - 1) / np.where(turning, values + 1, 1)
+    critical = turning & (np.abs(moebius.real) < _CRITICAL_REAL) & (moebius.imag > _CRITICAL_IMAG)
+    return EigenCounts(unstable.sum(axis=1), critical.sum(axis=1))
 
 
 def _spectrum(matrix: np.ndarray) -> np.ndarray:

@@ -27,27 +27,23 @@ import xarray as xr
 from torch import Tensor
 
 from seqdyn._arguments import check_count
-from seqdyn.analysis.events import (
-    Run,
-    SymbolKind,
-    check_driven,
-    principal_axes,
-    reference_run,
-    switches_of,
-)
-from seqdyn.analysis.provenance import provenance
-from seqdyn.analysis.screens import Change, bootstrap_chains, hazards, reduction, screen
+from seqdyn.analysis.common import attributes
+from seqdyn.analysis.conditions import over_conditions
+from seqdyn.analysis.events import check_driven, switches_of
+from seqdyn.analysis.projection import fit_plane
+from seqdyn.analysis.runs import Run, outputs_of, reference_run
+from seqdyn.analysis.screens import Change, bootstrap_chains, hazards, interval, reduction, screen
 from seqdyn.analysis.signatures import (
     Direction,
     auc,
-    check_drive,
     contrast,
     directions_of,
     drives_of,
     triggered_mean,
 )
 from seqdyn.analysis.stays import Stays, region_of, stays
-from seqdyn.dynamics.maps import MapDynamics
+from seqdyn.dynamics.maps import MapDynamics, drive_of
+from seqdyn.dynamics.symbols import SymbolKind
 from seqdyn.rng import ambient_seed, fork_rng
 
 __all__ = ["kick_units"]
@@ -56,6 +52,7 @@ _SOON = 5  # steps within which a switch counts as foreseen
 _NEAR = 0.5  # standard deviations from threshold that count as near
 
 
+@over_conditions
 def kick_units(
     dynamics: MapDynamics,
     *,
@@ -74,27 +71,29 @@ def kick_units(
     num_states: int = 4000,
     num_resamples: int = 1000,
     start: Any = None,
+    input: Any = None,
 ) -> xr.Dataset:
     """Find the kick units and the kick-zone of every direction.
 
     Args:
         dynamics: A map with readout, input and preactivation.
-        num_steps: Steps of all chains together, of the reference run and of each unit's silencing.
+        num_steps: Steps of all chains together, in the reference run and in each unit's silencing.
         seed: Seed; ``None`` draws one from the ambient stream.
         num_units: Size of the group of each direction; by default at the largest drop of the scores. A given
             size takes the first units of the ranking, also those that do not pass (by cause).
         max_units: Largest group that the drop may give.
         min_effect: Least relative reduction of the switches by silencing a kick unit alone.
         sigma: Standard deviation of the noise on each input.
-        num_chains: Chains of the reference run, the unit of the bootstrap.
-        burn_in: Steps before the reference run.
+        num_chains: Chains that run side by side, the unit of the bootstrap.
+        burn_in: Steps of each chain before those that count.
         symbol: How symbols come from the outputs, ``"argmax"`` or ``"sampled"``.
         min_dwell: Least steps in the symbol on both sides of a switch in the event-triggered mean.
         min_switches: Least switches of a direction that is looked at.
         restart: Steps after which a silenced copy is put back on the undisturbed states.
         num_states: States of the reference run from which residence is measured.
         num_resamples: Bootstrap resamples.
-        start: States to start from; the origin by default.
+        start: State (H,) that all chains start from, or one for each chain (N, H); zero activity by default.
+        input: Constant input (X,), or a batch (B, X) of conditions.
 
     Returns:
         Dataset with the dims ``direction, unit, lag, region, bound, sample, pc``. Per (direction, unit):
@@ -105,46 +104,49 @@ def kick_units(
         direction: ``before``, ``after``, ``num_switches``, ``num_events``. Per sample: ``region``,
         ``residence_time``, ``symbol``, ``drive`` (…, unit), ``scores`` (…, pc), and ``kick_zone`` (direction,
         sample): states of the kick-zone at which the kick units are within half a standard deviation of
-        threshold. NaN where there was nothing to average.
+        threshold. NaN where there was nothing to average, or without the unit the activity diverges.
 
     Raises:
         ValueError: If the map lacks a readout, an input or a preactivation, or no direction has enough
             switches.
     """
     check_driven(dynamics, symbol=symbol, sigma=sigma)
-    check_drive(dynamics)
+    drive_of(dynamics)
     check_count(min_dwell, "min_dwell", least=6)
     if num_units is not None and check_count(num_units, "num_units") > dynamics.state_size:
         raise ValueError(f"num_units={num_units} is more than the {dynamics.state_size} units there are.")
     seed = ambient_seed(seed)
-    options: dict[str, Any] = {"sigma": sigma, "symbol": symbol}
+    options: dict[str, Any] = {"sigma": sigma, "symbol": symbol, "input": input}
     with fork_rng(seed), torch.no_grad():
         run = reference_run(
             dynamics, num_steps=num_steps, num_chains=num_chains, burn_in=burn_in, start=start, **options
         )
-        switches = switches_of(run.symbol)
-        directions = directions_of(switches, min_switches)
+        assert run.symbol is not None
+        directions = directions_of(switches_of(run.symbol), min_switches)
         if not directions:
             raise ValueError(
-                f"no symbol follows another {min_switches} times in {run.noise.shape[1] * num_chains} steps; "
+                f"no symbol follows another {min_switches} times in {run.symbol[:, 1:].numel()} steps; "
                 "raise num_steps, or lower min_switches."
             )
         drive = drives_of(dynamics, run)
         data = _traces(drive, run, directions, min_dwell)
         data = data.merge(_foresight(dynamics, run, drive, directions, num_states, options))
-        data = data.merge(
-            _causes(
-                dynamics, run, directions, restart, options, bootstrap_chains(num_chains, num_resamples, seed)
-            )
-        )
+        resamples = bootstrap_chains(len(run.hidden), num_resamples, seed)
+        data = data.merge(_causes(dynamics, run, directions, restart, options, resamples))
     data = _ranked(data, num_units, max_units, min_effect)
-    attrs = provenance(seed=seed, sigma=sigma, dtype=run.hidden.dtype)
-    attrs |= {"num_steps": num_steps, "num_chains": num_chains, "symbol_kind": symbol, "min_dwell": min_dwell}
+    attrs = attributes(run.hidden, seed=seed, sigma=sigma)
+    attrs |= {
+        "num_steps": num_steps,
+        "num_chains": len(run.hidden),
+        "symbol_kind": symbol,
+        "min_dwell": min_dwell,
+    }
     return data.assign(kick_zone=_kick_zone(data)).assign_attrs(attrs)
 
 
 def _traces(drive: Tensor, run: Run, directions: list[Direction], min_dwell: int) -> xr.Dataset:
     """Event-triggered means and their contrast."""
+    assert run.symbol is not None
     switches, values = switches_of(run.symbol), drive.cpu().numpy()
     lags = np.arange(-max(20, min_dwell), max(10, min_dwell) + 1)
     spread = values[:, 1:].std(axis=(0, 1))
@@ -179,14 +181,14 @@ def _foresight(
     options: dict[str, Any],
 ) -> xr.Dataset:
     """Residence of states of the run, drives in its regions, and what they foretell."""
-    assert dynamics.readout is not None
+    assert run.symbol is not None
     num_chains, length = run.noise.shape[:2]
     count = min(check_count(num_states, "num_states"), num_chains * length)
     chosen = torch.randperm(num_chains * length, device=run.hidden.device)[:count]
-    states, z = run.hidden[:, 1:].flatten(0, 1)[chosen], drive[:, 1:].flatten(0, 1)[chosen].cpu().numpy()
-    mean, axes = principal_axes(states)
+    states, z = run.states.flatten(0, 1)[chosen], drive[:, 1:].flatten(0, 1)[chosen].cpu().numpy()
+    plane = fit_plane(states, min(3, dynamics.state_size))
     found = stays(dynamics, states, num_runs=20, max_steps=60, **options)
-    confidence = torch.softmax(dynamics.readout(states), dim=-1).amax(dim=-1).cpu().numpy()
+    confidence = torch.softmax(outputs_of(dynamics, states), dim=-1).amax(dim=-1).cpu().numpy()
     symbol = run.symbol[:, 1:].flatten()[chosen].cpu().numpy()
     time = found.steps.double().mean(dim=1).cpu().numpy()
     region = region_of(time, confidence)
@@ -209,7 +211,7 @@ def _foresight(
             "region": ("sample", region),
             "symbol": ("sample", symbol),
             "drive": (("sample", "unit"), z),
-            "scores": (("sample", "pc"), ((states - mean) @ axes.mT).cpu().numpy()),
+            "scores": (("sample", "pc"), plane.scores(states).cpu().numpy()),
         },
         coords={"region_name": names},
     )
@@ -244,7 +246,7 @@ def _causes(
             restart=check_count(restart, "restart"),
             change=change,
             **options,
-        ).moves
+        )
         rates = hazards(moves.sum(axis=1))
         drawn = hazards(np.einsum("rn,snab->rsab", resamples, moves))
         effects = _of_directions(reduction(rates[1:], rates[:1]), directions)
@@ -252,7 +254,7 @@ def _causes(
         data[f"{name}_effect"] = (("direction", "unit"), effects)
         data[f"{name}_ci"] = (
             ("direction", "unit", "bound"),
-            np.moveaxis(np.nanquantile(spread, [0.025, 0.975], axis=1), 0, -1),
+            np.moveaxis(interval(spread, axis=1), 0, -1),
         )
         if change == "silence":
             leaving = np.nansum(rates, axis=-1)  # by any way, per step in the symbol

@@ -23,6 +23,7 @@ from torch.func import jacrev, vmap
 
 from seqdyn._arguments import check_count
 from seqdyn.analysis.common import EXPONENT, START, TIME, array, attributes
+from seqdyn.analysis.conditions import over_conditions
 from seqdyn.dynamics.arguments import Dynamics, as_states
 from seqdyn.dynamics.flows import FlowDynamics
 from seqdyn.dynamics.maps import MapDynamics
@@ -37,6 +38,7 @@ _NUM_BLOCKS = 20
 _MAX_ENTRIES = 2**21  # of the Jacobians in memory at once
 
 
+@over_conditions
 @torch.no_grad()
 def lyapunov_spectrum(
     dynamics: Dynamics,
@@ -66,7 +68,7 @@ def lyapunov_spectrum(
         interval: Steps between orthonormalisations, 1 to 5; 1 for maps, 5 for flows by default.
         sigma: Standard deviation of the noise on the inputs of a map; factor of the volatility of a flow.
         noise: Standard normal draws to use, (N, transient + num_steps, X).
-        input: Constant input (X,) or (N, X).
+        input: Constant input (X,), or a batch (B, X) of conditions.
         seed: Seed of first directions and noise.
 
     Returns:

@@ -12,8 +12,13 @@ from scipy.stats import gaussian_kde
 from torch import Tensor
 
 from seqdyn._arguments import check_count
-from seqdyn.analysis.runs import common_noise, fit_plane, provenance, resting, scales
-from seqdyn.dynamics.arguments import Dynamics, as_states
+from seqdyn.analysis.common import attributes
+from seqdyn.analysis.conditions import over_conditions
+from seqdyn.analysis.projection import fit_plane
+from seqdyn.analysis.runs import common_noise, start_chains
+from seqdyn.dynamics.arguments import Dynamics
+from seqdyn.dynamics.homogeneity import is_homogeneous
+from seqdyn.errors import NonFiniteError
 from seqdyn.rng import ambient_seed, fork_rng
 
 __all__ = ["SIGMAS", "check_sigmas", "noise_sweep"]
@@ -25,11 +30,12 @@ _DENSITY_POINTS = 1000
 _GRID = 60
 
 
+@over_conditions
 def noise_sweep(
     dynamics: Dynamics,
     sigmas: Sequence[float] = SIGMAS,
     *,
-    num_steps: int = 1000,
+    num_steps: int = 10_000,
     num_chains: int = 10,
     burn_in: int = 200,
     start: Any = None,
@@ -49,11 +55,11 @@ def noise_sweep(
     Args:
         dynamics: Map with inputs, or flow.
         sigmas: Standard deviations of the noise (for a flow factors of its volatility), above zero.
-        num_steps: Steps of each chain.
-        num_chains: Chains at each σ.
-        burn_in: Steps before them.
-        start: States (N, H) to start from; zero activity by default.
-        input: Constant input (X,).
+        num_steps: Steps of all chains together, at each σ.
+        num_chains: Chains that run side by side, at each σ.
+        burn_in: Steps of each chain before those that count.
+        start: State (H,) that all chains start from, or one for each chain (N, H); zero activity by default.
+        input: Constant input (X,), or a batch (B, X) of conditions.
         step_size: Of a flow.
         seed: Seed of the noise.
 
@@ -68,28 +74,28 @@ def noise_sweep(
 
     Raises:
         ValueError: If an argument does not fit the system.
+        NonFiniteError: If the activity diverges at the σ of the plane.
     """
     values = check_sigmas(sigmas)
-    check_count(num_steps, "num_steps", least=2)
     check_count(burn_in, "burn_in", least=0)
     seed = ambient_seed(seed)
-    states = resting(dynamics, num_chains) if start is None else torch.atleast_2d(as_states(dynamics, start))
+    states, length = start_chains(dynamics, start, num_chains, num_steps, least=2)
     scale = torch.as_tensor(values, dtype=states.dtype, device=states.device)
-    runs = states.new_empty(len(values), len(states), num_steps, states.shape[1])
+    runs = states.new_empty(len(values), len(states), length, states.shape[1])
     with fork_rng(seed):
-        walk = common_noise(dynamics, scale, states, burn_in + num_steps, input=input, step_size=step_size)
+        walk = common_noise(dynamics, scale, states, burn_in + length, input=input, step_size=step_size)
         for step, h in enumerate(walk):
             if step >= burn_in:
                 runs[:, :, step - burn_in] = h
     one = int(np.abs(np.log(values)).argmin())
     finite = torch.isfinite(runs).flatten(1).all(dim=1)
     if not bool(finite[one]):
-        raise ValueError(f"the activity diverges at sigma={values[one]:g}; sweep smaller sigmas.")
+        raise NonFiniteError(f"the activity diverges at sigma={values[one]:g}; sweep smaller sigmas.")
     plane = fit_plane(runs[one])
     scores = plane.scores(runs).where(finite[:, None, None, None], torch.nan)
     centre = scores.flatten(1, 2).mean(dim=1)
     radius = (scores.flatten(1, 2) - centre[:, None]).norm(dim=2).cpu().numpy()
-    homogeneous = scales(dynamics, states) and input is None
+    homogeneous = is_homogeneous(dynamics, states, input)
     variables = _line(values, radius.mean(axis=1)) | _densities(scores.flatten(1, 2).cpu().numpy(), seed)
     data = xr.Dataset(
         {
@@ -102,7 +108,7 @@ def noise_sweep(
             **variables,
         },
         {"sigma": values, "mass": list(MASSES)},
-        provenance(runs, seed, burn_in=burn_in, reference_sigma=values[one], homogeneous=homogeneous),
+        attributes(runs, seed=seed, burn_in=burn_in, reference_sigma=values[one], homogeneous=homogeneous),
     )
     bad = np.isnan(data["contour_level"].values).any(axis=1)
     if bad.any():

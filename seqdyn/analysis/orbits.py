@@ -11,12 +11,15 @@ import xarray as xr
 from torch import Tensor
 
 from seqdyn._arguments import check_count, is_count
-from seqdyn.analysis.runs import chosen_axes, fit_plane, outputs_of, provenance, runs_of
+from seqdyn.analysis.common import attributes, bin_means
+from seqdyn.analysis.conditions import over_conditions
+from seqdyn.analysis.projection import fit_plane
+from seqdyn.analysis.runs import outputs_of, states_of
 from seqdyn.dynamics.arguments import Dynamics
 from seqdyn.dynamics.maps import MapDynamics
 from seqdyn.rng import ambient_seed, fork_rng
 
-__all__ = ["Winding", "orbit", "phase_profile", "winding"]
+__all__ = ["Winding", "orbit", "phase_profile", "shorter_way", "winding"]
 
 QUANTITIES = ("radius", "speed", "phase_speed", "occupancy")
 
@@ -35,21 +38,26 @@ class Winding(NamedTuple):
     area: Tensor
 
 
+def shorter_way(difference: Tensor) -> Tensor:
+    """Differences of angles as turns the shorter way round, in [-π, π)."""
+    return torch.remainder(difference + math.pi, 2 * math.pi) - math.pi
+
+
 def winding(scores: Tensor) -> Winding:
     """Phase, angular velocity and swept area of planar paths (N, T, 2) about their common mean."""
     centred = scores - scores.flatten(0, 1).mean(dim=0)
     u, v = centred.unbind(dim=2)
     angle = torch.atan2(v, u)
-    # The shorter way round from each point to the next, in (-pi, pi].
-    turn = torch.remainder(angle.diff(dim=1) + math.pi, 2 * math.pi) - math.pi
+    turn = shorter_way(angle.diff(dim=1))
     phase = torch.cat([angle[:, :1], angle[:, :1] + turn.cumsum(dim=1)], dim=1)
     return Winding(phase, turn.mean(dim=1), 0.5 * (u[:, :-1] * v[:, 1:] - v[:, :-1] * u[:, 1:]))
 
 
+@over_conditions
 def orbit(
     dynamics: Dynamics,
     *,
-    num_steps: int = 500,
+    num_steps: int = 32_000,
     num_chains: int = 64,
     sigma: float = 1.0,
     burn_in: int = 200,
@@ -74,17 +82,17 @@ def orbit(
 
     Args:
         dynamics: Map or flow.
-        num_steps: Steps T of each chain.
-        num_chains: Chains N.
+        num_steps: Steps of all chains together.
+        num_chains: Chains that run side by side.
         sigma: Standard deviation of the noise.
-        burn_in: Steps before them.
+        burn_in: Steps of each chain before those that count.
         num_bins: Bins of the phase.
         num_shuffles: Draws of each null, and of the bootstrap over chains.
         block_length: Steps of a block; longer than the correlation time.
         axes: Numbers of the two components, from one. A loop may lie in others than the first two.
-        start: States (N, H) to start from; zero activity by default.
-        reference: States (chain, time, unit) to use instead of a fresh run.
-        input: Constant input (X,).
+        start: State (H,) that all chains start from, or one for each chain (N, H); zero activity by default.
+        reference: A :func:`reference_run`, or states (chain, time, unit), to use instead of a fresh run.
+        input: Constant input (X,), or a batch (B, X) of conditions.
         step_size: Of a flow.
         seed: Seed of noise, nulls and bootstrap.
 
@@ -105,23 +113,22 @@ def orbit(
     for name, value in {"num_bins": num_bins, "num_shuffles": num_shuffles}.items():
         check_count(value, name, least=2)
     check_count(block_length, "block_length")
-    check_count(num_steps, "num_steps", least=3)
     if len(set(axes)) != 2 or not all(is_count(axis) for axis in axes):
         raise ValueError(f"axes must be the numbers of two components, such as (1, 2), got {axes!r}.")
     seed = ambient_seed(seed)
     with fork_rng(seed):
-        runs = runs_of(
+        runs = states_of(
             dynamics,
             reference,
-            num_chains=num_chains,
             num_steps=num_steps,
+            num_chains=num_chains,
             burn_in=burn_in,
             sigma=sigma,
             start=start,
             input=input,
             step_size=step_size,
         )
-        plane = chosen_axes(fit_plane(runs, max(axes)), axes)
+        plane = fit_plane(runs, max(axes)).only(axes)
         scores = plane.scores(runs)
         turning = winding(scores)
         null = _nulls(scores - scores.flatten(0, 1).mean(0), turning.area, num_shuffles, block_length)
@@ -149,7 +156,7 @@ def orbit(
     }
     coords: dict[str, Any] = {"null": ["reversed", "shuffled"], "bound": ["low", "high"]}
     data = xr.Dataset(
-        variables, coords, provenance(runs, seed, sigma=sigma, burn_in=burn_in, axes=list(axes))
+        variables, coords, attributes(runs, seed=seed, sigma=sigma, burn_in=burn_in, axes=list(axes))
     )
     data = data.merge(phase_profile(dynamics, runs, turning, scores, num_bins))
     if not total > 0:
@@ -178,17 +185,18 @@ def phase_profile(
     radius = centred.norm(dim=2).flatten().cpu().numpy()
     flat = index.flatten().cpu().numpy()
     median = [np.median(radius[flat == one]) if (flat == one).any() else np.nan for one in range(num_bins)]
-    speed = runs.diff(dim=1).norm(dim=2).flatten()
+    speed = torch.stack([runs.diff(dim=1).norm(dim=2).double(), turning.phase.diff(dim=1)], dim=2)
+    moved = bin_means(speed.flatten(0, 1), here, num_bins).cpu().numpy()
     profile: dict[str, Any] = {
         "profile_radius": ("bin", np.array(median)),
-        "profile_speed": ("bin", _bin_means(speed, here, num_bins)),
-        "profile_phase_speed": ("bin", _bin_means(turning.phase.diff(dim=1).flatten(), here, num_bins)),
+        "profile_speed": ("bin", moved[:, 0]),
+        "profile_phase_speed": ("bin", moved[:, 1]),
         "profile_occupancy": ("bin", np.bincount(flat, minlength=num_bins) / len(flat)),
     }
     if isinstance(dynamics, MapDynamics) and dynamics.readout is not None:
         prob = outputs_of(dynamics, runs).softmax(dim=-1).flatten(0, 1)
-        columns = [_bin_means(column, index.flatten(), num_bins) for column in prob.T]
-        profile["profile_prob"] = (("bin", "output"), np.stack(columns, axis=1))
+        means = bin_means(prob, index.flatten(), num_bins)
+        profile["profile_prob"] = (("bin", "output"), means.cpu().numpy())
     centre = -math.pi + (np.arange(num_bins) + 0.5) * 2 * math.pi / num_bins
     return xr.Dataset(profile, {"phase_bin": ("bin", centre)})
 
@@ -196,12 +204,6 @@ def phase_profile(
 def _bins(phase: Tensor, num_bins: int) -> Tensor:
     share = torch.remainder(phase + math.pi, 2 * math.pi) / (2 * math.pi)
     return (share * num_bins).long().clamp(max=num_bins - 1)
-
-
-def _bin_means(values: Tensor, index: Tensor, num_bins: int) -> np.ndarray:
-    total = torch.zeros(num_bins, dtype=torch.float64, device=values.device)
-    total.index_add_(0, index, values.double())
-    return (total / torch.bincount(index, minlength=num_bins)).cpu().numpy()
 
 
 def _nulls(centred: Tensor, area: Tensor, num_shuffles: int, block_length: int) -> Tensor:

@@ -13,9 +13,15 @@ import xarray as xr
 from torch import Tensor
 
 from seqdyn._arguments import check_count
-from seqdyn.analysis.runs import Plane, fit_plane, outputs_of, provenance, reference_run
-from seqdyn.analysis.spectrum import driven_inputs, eigen_counts
+from seqdyn.analysis.common import attributes, bin_means
+from seqdyn.analysis.conditions import over_conditions
+from seqdyn.analysis.jacobians import count_eigenvalues, spectra
+from seqdyn.analysis.orbits import shorter_way
+from seqdyn.analysis.projection import Plane, fit_plane
+from seqdyn.analysis.runs import outputs_of, reference_run, start_chains
+from seqdyn.analysis.stays import REGIONS, region_of, stays
 from seqdyn.dynamics.maps import MapDynamics
+from seqdyn.dynamics.rollout import Drive
 from seqdyn.rng import ambient_seed, fork_rng
 
 __all__ = ["composition", "jaccard", "procrustes_distance", "profile_distance"]
@@ -27,17 +33,19 @@ _FEWEST = 50  # points below which a pair has no profile
 _KEPT = 2000  # points of a pair that are kept for its picture
 
 
+@over_conditions
 def composition(
     dynamics: MapDynamics | Mapping[str, MapDynamics],
     *,
     min_length: int = 200,
-    num_steps: int = 2000,
+    num_steps: int = 64_000,
     num_chains: int = 32,
     sigma: float = 1.0,
     burn_in: int = 200,
     num_bins: int = 24,
     axes: tuple[int, int] = (1, 3),
     num_jacobians: int = 128,
+    num_states: int = 200,
     kick_units: Mapping[str, Sequence[int]] | None = None,
     input: Any = None,
     seed: int | None = None,
@@ -54,15 +62,16 @@ def composition(
         dynamics: A map with a readout, or several by name.
         min_length: See above. Where no stretch is long enough, all steps between the two symbols count, and
             ``relaxed`` is true.
-        num_steps: Steps of each chain.
-        num_chains: Chains.
+        num_steps: Steps of all chains together.
+        num_chains: Chains that run side by side.
         sigma: Standard deviation of the noise.
-        burn_in: Steps before them.
+        burn_in: Steps of each chain before those that count.
         num_bins: Bins of the phase.
         axes: Numbers of the pair's two components, from one. Paper: 1 and 3.
         num_jacobians: States of a pair at which critical eigenvalues are counted.
+        num_states: States of each direction whose residence times are measured.
         kick_units: Units by pair, for their overlap.
-        input: Constant input (X,).
+        input: Constant input (X,), or a batch (B, X) of conditions.
         seed: Seed of the noise.
 
     Returns:
@@ -73,8 +82,11 @@ def composition(
         (pair, point)`` (−1 for padding); ``winding_rate (pair)`` in turns per 1000 steps, ``directedness
         (pair)``; ``num_points``, ``num_stretches``, ``relaxed (pair)``; ``pair_distance (pair, pair_)``,
         see :func:`profile_distance`; ``orbit_distance (pair, pair_)``, see :func:`procrustes_distance`; and,
-        if ``kick_units`` are given, ``kick_jaccard (pair, pair_)``. Pairs are named ``"0-2"``, with several
-        systems ``"name: 0-2"``. A pair that hardly occurs is NaN, and attribute ``reason`` says so.
+        if ``kick_units`` are given, ``kick_jaccard (pair, pair_)``. ``region_fraction (direction, region)``,
+        shares of the regions of :func:`residence` among the states of a pair with the first symbol of the
+        direction, NaN without any. Pairs are named ``"0-2"``, their directions ``"0->2"`` and ``"2->0"``,
+        with several systems ``"name: 0-2"``. A pair that hardly occurs is NaN, and attribute ``reason`` says
+        so.
 
     Raises:
         ValueError: If an argument does not fit.
@@ -84,18 +96,28 @@ def composition(
     check_count(num_bins, "num_bins", least=3)
     check_count(min_length, "min_length", least=2)
     check_count(num_jacobians, "num_jacobians")
+    check_count(num_states, "num_states")
     if len(set(axes)) != 2 or not set(axes) <= {1, 2, 3}:
         raise ValueError(f"axes must be two of the components 1, 2 and 3, got {axes!r}; for instance (1, 3).")
     settings = {"sigma": sigma, "input": input}
     seed = ambient_seed(seed)
     pairs: dict[str, _Pair] = {}
+    regions: dict[str, np.ndarray] = {}
     with fork_rng(seed):
         for name, system in systems.items():
-            runs = reference_run(
-                system, num_chains=num_chains, num_steps=num_steps, burn_in=burn_in, **settings
-            )
-            for (a, b), pair in _pairs(system, runs, min_length, num_bins, axes, num_jacobians, settings):
-                pairs[f"{name}: {a}-{b}" if name else f"{a}-{b}"] = pair
+            start, _ = start_chains(system, None, num_chains, num_steps, least=3)
+            run = reference_run(system, start=start, num_steps=num_steps, burn_in=burn_in, **settings)
+            runs = run.states
+            title = f"{name}: " if name else ""
+            for points, count in _pairs(system, runs, min_length):
+                a, b = points.symbols
+                pairs[f"{title}{a}-{b}"] = _pair(
+                    system, points, count, num_bins, axes, num_jacobians, settings
+                )
+                for first, second in ((a, b), (b, a)):
+                    regions[f"{title}{first}->{second}"] = _regions(
+                        system, points, first, num_states, settings
+                    )
     labels = list(pairs)
     compared = [QUANTITIES.index(name) for name in COMPARED]
     profiles = [pair.profile for pair in pairs.values()]
@@ -110,6 +132,7 @@ def composition(
             "num_points": ("pair", np.array([pair.num_points for pair in pairs.values()])),
             "num_stretches": ("pair", np.array([pair.num_stretches for pair in pairs.values()])),
             "relaxed": ("pair", np.array([pair.num_stretches == 0 for pair in pairs.values()])),
+            "region_fraction": (("direction", "region"), np.stack(list(regions.values()))),
             "pair_distance": (
                 ("pair", "pair_"),
                 _matrix([profile[:, compared] for profile in profiles], profile_distance),
@@ -119,8 +142,14 @@ def composition(
                 _matrix([pair.orbit for pair in pairs.values()], _shifted_procrustes),
             ),
         },
-        {"pair": labels, "pair_": labels, "quantity": list(QUANTITIES)},
-        provenance(runs, seed, sigma=sigma, burn_in=burn_in, min_length=min_length, axes=list(axes)),
+        {
+            "pair": labels,
+            "pair_": labels,
+            "quantity": list(QUANTITIES),
+            "direction": list(regions),
+            "region": list(REGIONS),
+        },
+        attributes(runs, seed=seed, sigma=sigma, burn_in=burn_in, min_length=min_length, axes=list(axes)),
     )
     if kick_units is not None:
         groups = [set(map(int, kick_units.get(label, ()))) for label in labels]
@@ -191,15 +220,8 @@ def _named(dynamics: Any) -> dict[str, MapDynamics]:
     return dict(systems)
 
 
-def _pairs(
-    dynamics: MapDynamics,
-    runs: Tensor,
-    min_length: int,
-    num_bins: int,
-    axes: tuple[int, int],
-    num_jacobians: int,
-    settings: dict[str, Any],
-) -> list[tuple[tuple[int, int], _Pair]]:
+def _pairs(dynamics: MapDynamics, runs: Tensor, min_length: int) -> list[tuple[_Points, int]]:
+    """Steps of each pair of symbols, and in how many long stretches they lie."""
     prob = outputs_of(dynamics, runs).softmax(dim=-1)
     symbol = prob.argmax(dim=-1)
     everything = fit_plane(runs, min(_GLOBAL, runs.shape[2]))
@@ -208,8 +230,7 @@ def _pairs(
     for a, b in itertools.combinations(range(prob.shape[-1]), 2):
         where, count = _stretches(symbol.cpu().numpy(), a, b, min_length)
         chain, time = (torch.as_tensor(part, device=runs.device) for part in np.nonzero(where))
-        points = _Points(runs, scores, prob, symbol, chain, time, (a, b))
-        found.append(((a, b), _pair(dynamics, points, count, num_bins, axes, num_jacobians, settings)))
+        found.append((_Points(runs, scores, prob, symbol, chain, time, (a, b)), count))
     return found
 
 
@@ -264,11 +285,12 @@ def _pair(
     speed = (points.runs[chain, time + 1] - points.runs[chain, time]).norm(dim=1).double()
     few = torch.randperm(len(chain), device=chain.device)[:num_jacobians]
     states = points.runs[chain[few], time[few]]
-    critical = eigen_counts(dynamics, states, driven_inputs(dynamics, states, **settings)).critical
+    values = spectra(dynamics, states, Drive(dynamics, states, num_steps=1, **settings)(0))
+    critical = torch.as_tensor(count_eigenvalues(values).critical, device=states.device)
     columns = torch.stack([speed, radius, prob.amax(1), prob[:, points.symbols[1]]], dim=1)
-    means = _means(torch.cat([columns, plane.scores(here)], dim=1), index, num_bins)
+    means = bin_means(torch.cat([columns, plane.scores(here)], dim=1), index, num_bins)
     share = torch.bincount(index, minlength=num_bins) / len(index)
-    parts = [means[:, :3], _means(critical[:, None], index[few], num_bins), means[:, 3:4], share[:, None]]
+    parts = [means[:, :3], bin_means(critical[:, None], index[few], num_bins), means[:, 3:4], share[:, None]]
     orbit = np.full((num_bins, _PAIR), np.nan)
     orbit[:, :size] = means[:, 4:].cpu().numpy()
     kept = slice(0, _KEPT)
@@ -285,6 +307,22 @@ def _pair(
     )
 
 
+def _regions(
+    dynamics: MapDynamics, points: _Points, symbol: int, num_states: int, settings: dict[str, Any]
+) -> np.ndarray:
+    """Share of each region among the states of a pair with one of its symbols; NaN without any."""
+    chain, time = points.chain, points.time
+    here = (points.symbol[chain, time] == symbol).nonzero()[:, 0]
+    few = here[torch.randperm(len(here), device=here.device)[:num_states]]
+    if len(few) == 0:
+        return np.full(len(REGIONS), np.nan)
+    states, prob = points.runs[chain[few], time[few]], points.prob[chain[few], time[few]]
+    found = stays(dynamics, states, num_runs=20, max_steps=60, **settings)
+    steps = found.steps.double().mean(dim=1).cpu().numpy()
+    names = region_of(steps, prob.amax(dim=1).cpu().numpy())
+    return np.array([(names == region).mean() for region in REGIONS])
+
+
 def _turning(
     plane: Plane, here: Tensor, after: Tensor, axes: tuple[int, int]
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -292,14 +330,9 @@ def _turning(
     first, second = axes[0] - 1, axes[1] - 1
     (u, v), (u2, v2) = (plane.scores(part)[:, [first, second]].unbind(1) for part in (here, after))
     angle, then = torch.atan2(v, u), torch.atan2(v2, u2)
-    turn = torch.remainder(then - angle + math.pi, 2 * math.pi) - math.pi
+    turn = shorter_way(then - angle)
     sign = 1.0 if float(turn.sum()) >= 0 else -1.0
     return sign * angle, sign * turn, torch.hypot(u, v)
-
-
-def _means(columns: Tensor, index: Tensor, num_bins: int) -> Tensor:
-    total = columns.new_zeros(num_bins, columns.shape[1]).index_add_(0, index, columns)
-    return total / torch.bincount(index, minlength=num_bins)[:, None]
 
 
 def _nothing(num_bins: int, num_points: int, num_stretches: int) -> _Pair:

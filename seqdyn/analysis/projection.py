@@ -2,19 +2,64 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
+import torch
 import xarray as xr
 from torch import Tensor
 
 from seqdyn._arguments import check_count
 from seqdyn.analysis.common import PC, START, TIME, UNIT, array, attributes
 
-__all__ = ["pca", "project", "subspace_angles"]
+__all__ = ["Plane", "fit_plane", "pca", "project", "subspace_angles"]
 
 _DIMS: dict[int, tuple[str, ...]] = {1: (), 2: (TIME,), 3: (START, TIME)}
+
+
+class Plane(NamedTuple):
+    """Principal components of a set of states, float64.
+
+    Attributes:
+        mean: Mean state, (H,).
+        components: Unit vectors, (P, H), the entry of largest modulus of each positive.
+        variance: Mean square along each, (P,).
+        share: The same as a share of the whole, (P,); NaN where all states are the same.
+    """
+
+    mean: Tensor
+    components: Tensor
+    variance: Tensor
+    share: Tensor
+
+    def scores(self, states: Tensor) -> Tensor:
+        """Coordinates (..., P) of states (..., H)."""
+        return (states.to(self.mean) - self.mean) @ self.components.T
+
+    def only(self, axes: Sequence[int]) -> Plane:
+        """Some of the components, by their numbers from one."""
+        chosen = [axis - 1 for axis in axes]
+        return Plane(self.mean, self.components[chosen], self.variance[chosen], self.share[chosen])
+
+
+def fit_plane(states: Tensor, num_components: int = 2) -> Plane:
+    """Centred principal components of states (..., H).
+
+    Raises:
+        ValueError: If the states have fewer coordinates than components are asked for.
+    """
+    rows = states.reshape(-1, states.shape[-1]).double()
+    if rows.shape[1] < num_components:
+        raise ValueError(f"{num_components} principal components need as many units, got {rows.shape[1]}.")
+    mean = rows.mean(dim=0)
+    values, vectors = torch.linalg.eigh((rows - mean).T @ (rows - mean) / len(rows))
+    values, components = values.flip(0).clamp(min=0), vectors.T.flip(0)[:num_components]
+    largest = components.gather(1, components.abs().argmax(dim=1, keepdim=True))
+    total, variance = values.sum(), values[:num_components]
+    share = variance / total if total > 0 else variance * torch.nan
+    return Plane(mean, components * largest.sign(), variance, share)
 
 
 def pca(hidden: Any, num_components: int = 10) -> xr.Dataset:
@@ -35,24 +80,18 @@ def pca(hidden: Any, num_components: int = 10) -> xr.Dataset:
     """
     values = _activity(hidden)
     check_count(num_components, "num_components")
-    rows = values.reshape(-1, values.shape[-1]).astype(np.float64)
+    rows = torch.as_tensor(values.reshape(-1, values.shape[-1]))
     if len(rows) < 2:
         raise ValueError(f"principal components need two or more states, got {len(rows)}.")
-    mean = rows.mean(axis=0)
-    _, singular, components = np.linalg.svd(rows - mean, full_matrices=False)
-    variance = singular**2 / (len(rows) - 1)
-    if not variance.sum() > 0:
+    plane = fit_plane(rows, min(num_components, *rows.shape))
+    if not float(plane.variance.sum()) > 0:
         raise ValueError("all states are the same: there are no principal components.")
-    kept = min(num_components, len(components))
-    components = components[:kept]
-    largest = np.abs(components).argmax(axis=1)
-    components = components * np.sign(components[np.arange(kept), largest])[:, None]
     data = xr.Dataset(
         {
-            "components": ((PC, UNIT), components),
-            "mean": (UNIT, mean),
-            "explained_variance": (PC, variance[:kept]),
-            "explained_variance_ratio": (PC, variance[:kept] / variance.sum()),
+            "components": ((PC, UNIT), array(plane.components)),
+            "mean": (UNIT, array(plane.mean)),
+            "explained_variance": (PC, array(plane.variance) * len(rows) / (len(rows) - 1)),
+            "explained_variance_ratio": (PC, array(plane.share)),
         },
         attrs=attributes(values, num_states=len(rows)),
     )

@@ -10,17 +10,21 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from seqdyn.analysis.runs import as_runs, fit_plane, provenance, readout_of, runs_of
+from seqdyn.analysis.common import attributes
+from seqdyn.analysis.conditions import over_conditions
+from seqdyn.analysis.projection import fit_plane
+from seqdyn.analysis.runs import as_runs, readout_of, states_of
 from seqdyn.dynamics.arguments import Dynamics
 from seqdyn.rng import ambient_seed, fork_rng
 
 __all__ = ["logit_gradients", "readout_axes"]
 
 
+@over_conditions
 def readout_axes(
     dynamics: Dynamics,
     *,
-    num_steps: int = 500,
+    num_steps: int = 32_000,
     num_chains: int = 64,
     sigma: float = 1.0,
     burn_in: int = 200,
@@ -39,13 +43,13 @@ def readout_axes(
 
     Args:
         dynamics: A map with a readout.
-        num_steps: Steps of the reference run.
-        num_chains: Its chains.
-        sigma: Its noise.
-        burn_in: Steps before it.
-        start: States (N, H) to start from; zero activity by default.
-        reference: States (chain, time, unit) to use instead of a fresh run.
-        input: Constant input (X,).
+        num_steps: Steps of all chains together.
+        num_chains: Chains that run side by side.
+        sigma: Standard deviation of the noise.
+        burn_in: Steps of each chain before those that count.
+        start: State (H,) that all chains start from, or one for each chain (N, H); zero activity by default.
+        reference: A :func:`reference_run`, or states (chain, time, unit), to use instead of a fresh run.
+        input: Constant input (X,), or a batch (B, X) of conditions.
         seed: Seed of the run.
 
     Returns:
@@ -60,11 +64,11 @@ def readout_axes(
     readout = readout_of(dynamics)
     seed = ambient_seed(seed)
     with fork_rng(seed):
-        runs = runs_of(
+        runs = states_of(
             dynamics,
             reference,
-            num_chains=num_chains,
             num_steps=num_steps,
+            num_chains=num_chains,
             burn_in=burn_in,
             sigma=sigma,
             start=start,
@@ -87,8 +91,8 @@ def readout_axes(
             "mean": ("unit", plane.mean.cpu().numpy()),
             "explained_variance_ratio": ("pc", plane.share.cpu().numpy()),
         },
-        attrs=provenance(
-            runs, seed, sigma=sigma, linear=all(torch.allclose(rows, other) for other in elsewhere)
+        attrs=attributes(
+            runs, seed=seed, sigma=sigma, linear=all(torch.allclose(rows, other) for other in elsewhere)
         ),
     )
     if bool((length == 0).any()):
@@ -133,7 +137,7 @@ def logit_gradients(dynamics: Dynamics, hidden: Any) -> xr.Dataset:
             "sign_changes": (("sample", "output"), _sign_changes(change.cpu().numpy())),
         },
         {"time": np.arange(1, runs.shape[1])},
-        {key: value for key, value in provenance(runs, 0).items() if key != "seed"},
+        attributes(runs),
     )
 
 

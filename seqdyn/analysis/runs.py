@@ -1,132 +1,146 @@
-"""What the analyses share: reference runs, their principal plane, symbols, and the record of a result."""
+"""Reference runs: many chains of a driven system after a burn-in."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from seqdyn._arguments import check_count
-from seqdyn.dynamics.arguments import Dynamics, as_input, as_states, check_dynamics
+from seqdyn.dynamics.arguments import Dynamics, as_input, as_states, zero_state
 from seqdyn.dynamics.flows import FlowDynamics
 from seqdyn.dynamics.maps import MapDynamics
-from seqdyn.dynamics.rollout import advance, check_step_size, simulate
+from seqdyn.dynamics.rollout import Drive, advance, check_step_size
+from seqdyn.dynamics.symbols import SymbolKind, symbols_of
 from seqdyn.errors import NonFiniteError
+from seqdyn.rng import fork_rng
 
 __all__ = [
-    "Plane",
+    "Run",
     "as_runs",
-    "chosen_axes",
     "common_noise",
-    "fit_plane",
-    "draw_symbols",
     "outputs_of",
-    "provenance",
     "readout_of",
     "reference_run",
-    "resting",
-    "runs_of",
-    "scales",
+    "start_chains",
+    "states_of",
 ]
 
 
-class Plane(NamedTuple):
-    """Principal components of a set of states, float64: mean (H,), components (P, H), shares (P,)."""
+class Run(NamedTuple):
+    """A run of N chains.
 
-    mean: Tensor
-    components: Tensor
-    share: Tensor
-
-    def scores(self, states: Tensor) -> Tensor:
-        """Coordinates (..., P) of states (..., H)."""
-        return (states.to(self.mean) - self.mean) @ self.components.T
-
-
-def fit_plane(states: Tensor, num_components: int = 2) -> Plane:
-    """Centred principal components of states (..., H), the largest loading of each one positive.
-
-    Raises:
-        ValueError: If the states have fewer coordinates than components are asked for.
+    Attributes:
+        hidden: States (N, T + 1, H), the one before the first recorded step included.
+        noise: What drove them, (N, T, X): the inputs of a map, its constant one included, or the noise terms
+            of a flow; ``noise[:, t]`` leads from ``hidden[:, t]`` to ``hidden[:, t + 1]``.
+        symbol: Symbols (N, T + 1) of the states; ``None`` without a readout.
     """
-    rows = states.reshape(-1, states.shape[-1]).double()
-    if rows.shape[1] < num_components:
-        raise ValueError(f"{num_components} principal components need as many units, got {rows.shape[1]}.")
-    mean = rows.mean(dim=0)
-    values, vectors = torch.linalg.eigh((rows - mean).T @ (rows - mean) / len(rows))
-    values, components = values.flip(0).clamp(min=0), vectors.T.flip(0)[:num_components]
-    largest = components.gather(1, components.abs().argmax(dim=1, keepdim=True))
-    total = values.sum()
-    share = values[:num_components] / total if total > 0 else values[:num_components] * torch.nan
-    return Plane(mean, components * largest.sign(), share)
+
+    hidden: Tensor
+    noise: Tensor
+    symbol: Tensor | None
+
+    @property
+    def states(self) -> Tensor:
+        """States (N, T, H) after each recorded step."""
+        return self.hidden[:, 1:]
 
 
-def chosen_axes(plane: Plane, axes: tuple[int, int]) -> Plane:
-    """Two of the components, by their numbers from one."""
-    chosen = [axis - 1 for axis in axes]
-    return Plane(plane.mean, plane.components[chosen], plane.share[chosen])
-
-
-def resting(dynamics: Dynamics, num_starts: int) -> Tensor:
-    """Zero states (N, H) in the precision and on the device in which the system computes.
-
-    Raises:
-        ValueError: If it takes zeros on no device.
-    """
-    check_dynamics(dynamics)
-    check_count(num_starts, "num_chains")
-    places = [torch.device("cpu")] + ([torch.device("cuda")] if torch.cuda.is_available() else [])
-    for place in places:
-        for dtype in (torch.float32, torch.float64):
-            states = torch.zeros(num_starts, dynamics.state_size, dtype=dtype, device=place)
-            try:
-                return as_states(dynamics, states)
-            except (RuntimeError, ValueError):
-                continue
-    raise ValueError(
-        "the dynamics take no zero state on any device; give states to start from: start=states."
-    )
-
-
+@torch.no_grad()
 def reference_run(
     dynamics: Dynamics,
     *,
-    num_chains: int,
     num_steps: int,
+    num_chains: int = 64,
     burn_in: int = 200,
     sigma: float = 1.0,
     start: Any = None,
     input: Any = None,
     step_size: float | None = None,
-) -> Tensor:
-    """Driven states (N, T, H) of many chains after a burn-in, drawn from the ambient stream.
+    symbol: SymbolKind = "argmax",
+    seed: int | None = None,
+) -> Run:
+    """Run many chains, each under noise of its own.
 
     Args:
         dynamics: The system.
-        num_chains: Chains N; as many as ``start`` has, if it is given.
-        num_steps: Steps T.
-        burn_in: Steps before them.
-        sigma: Standard deviation of the noise.
-        start: States (N, H) to start from; zero activity by default.
-        input: Constant input.
+        num_steps: Steps of all chains together.
+        num_chains: Chains that run side by side.
+        burn_in: Steps of each chain before those that count.
+        sigma: Standard deviation of the noise on each input of a map, factor of the volatility of a flow.
+        start: State (H,) that all chains start from, or one for each chain (N, H); zero activity by default.
+        input: Constant input (X,).
         step_size: Of a flow.
+        symbol: How symbols come from the outputs, ``"argmax"`` or ``"sampled"`` from their softmax.
+        seed: Seed of the noise; ``None`` draws from the ambient stream.
+
+    Returns:
+        The run.
 
     Raises:
-        NonFiniteError: If the activity grows without bound.
+        ValueError: If an argument does not fit the system.
+        NonFiniteError: If the activity diverges.
     """
-    states = resting(dynamics, num_chains) if start is None else torch.atleast_2d(as_states(dynamics, start))
-    runs = simulate(
-        dynamics, states, num_steps, sigma=sigma, burn_in=burn_in, input=input, step_size=step_size
-    )
-    bad = ~torch.isfinite(runs).flatten(1).all(dim=1)
-    if bool(bad.any()):
-        raise NonFiniteError(
-            f"the activity left the finite numbers in {int(bad.sum())} of {len(bad)} chains within "
-            f"{burn_in + num_steps} steps: the system is unstable at sigma={sigma:g}."
+    check_step_size(dynamics, step_size)
+    if symbol not in get_args(SymbolKind):
+        raise ValueError(f"symbol must be 'argmax' or 'sampled', got {symbol!r}.")
+    h, length = start_chains(dynamics, start, num_chains, num_steps)
+    burn_in = check_count(burn_in, "burn_in", least=0)
+    constant = as_input(dynamics, input, h)
+    if constant is not None and constant.ndim != 1:
+        raise ValueError(
+            f"a run has one constant input ({constant.shape[-1]},), got shape {tuple(constant.shape)}; make "
+            "one run for each input."
         )
-    return runs
+    drive = Drive(dynamics, h, sigma=sigma, input=constant, num_steps=burn_in + length)
+    hidden = h.new_empty(len(h), length + 1, dynamics.state_size)
+    size = dynamics.input_size if isinstance(dynamics, MapDynamics) else dynamics.state_size
+    noise = h.new_zeros(len(h), length, size)
+    with fork_rng(seed):
+        for step in range(-burn_in, length):
+            u = drive(step)
+            if step >= 0:
+                hidden[:, step] = h
+                if u is not None:
+                    noise[:, step] = u
+            h = advance(dynamics, h, u, burn_in + step, step_size)
+        hidden[:, length] = h
+        _check_finite(hidden, burn_in + length, sigma)
+        readout = dynamics.readout if isinstance(dynamics, MapDynamics) else None
+        return Run(hidden, noise, None if readout is None else symbols_of(readout(hidden), symbol))
+
+
+def start_chains(
+    dynamics: Dynamics, start: Any, num_chains: int, num_steps: int, *, least: int = 1
+) -> tuple[Tensor, int]:
+    """Starting states (N, H) of chains and the steps T of each.
+
+    Args:
+        dynamics: The system.
+        start: State (H,) that all chains start from, or one for each chain (N, H); zero activity by default.
+        num_chains: Chains N, unless ``start`` has one state for each.
+        num_steps: Steps of all chains together; T is rounded up.
+        least: Fewest steps of each chain.
+
+    Raises:
+        ValueError: If there are too few steps, or the states do not fit the system.
+    """
+    num_chains = check_count(num_chains, "num_chains")
+    states = zero_state(dynamics) if start is None else as_states(dynamics, start)
+    if states.ndim > 2 or len(states) == 0:
+        raise ValueError(f"start must be (unit) or (chain, unit), got shape {tuple(states.shape)}.")
+    states = states.expand(num_chains, -1) if states.ndim == 1 else states
+    length = math.ceil(check_count(num_steps, "num_steps") / len(states))
+    if length < least:
+        raise ValueError(
+            f"num_steps={num_steps} of all chains together gives each of the {len(states)} chains fewer than "
+            f"{least} steps; type num_steps={least * len(states)} or more."
+        )
+    return states, length
 
 
 def as_runs(dynamics: Dynamics, reference: Any) -> Tensor:
@@ -144,9 +158,20 @@ def as_runs(dynamics: Dynamics, reference: Any) -> Tensor:
     return states
 
 
-def runs_of(dynamics: Dynamics, reference: Any, **settings: Any) -> Tensor:
-    """The given runs, or a fresh :func:`reference_run`."""
-    return reference_run(dynamics, **settings) if reference is None else as_runs(dynamics, reference)
+def states_of(
+    dynamics: Dynamics,
+    reference: Any,
+    *,
+    num_steps: int,
+    num_chains: int = 64,
+    start: Any = None,
+    **settings: Any,
+) -> Tensor:
+    """States (N, T, H) of a given :class:`Run`, given states, or those of a fresh :func:`reference_run`."""
+    if reference is None:
+        start, _ = start_chains(dynamics, start, num_chains, num_steps, least=3)
+        reference = reference_run(dynamics, num_steps=num_steps, start=start, **settings)
+    return as_runs(dynamics, reference.states if isinstance(reference, Run) else reference)
 
 
 @torch.no_grad()
@@ -195,7 +220,7 @@ def readout_of(dynamics: Dynamics) -> Callable[[Tensor], Tensor]:
     if not isinstance(dynamics, MapDynamics) or dynamics.readout is None:
         raise ValueError(
             "these dynamics have no readout, but outputs are needed here; give one: "
-            "dataclasses.replace(dynamics, readout=lambda h: logits)."
+            "from_torch(module, readout=layer), or dataclasses.replace(dynamics, readout=lambda h: logits)."
         )
     return dynamics.readout
 
@@ -211,37 +236,10 @@ def outputs_of(dynamics: Dynamics, states: Tensor) -> Tensor:
         return readout(states)
 
 
-def draw_symbols(logits: Tensor, gumbel: Tensor | None = None) -> Tensor:
-    """Symbols (...) drawn from softmax of logits (..., K), with given or fresh Gumbel noise."""
-    noise = -torch.empty_like(logits).exponential_().log() if gumbel is None else gumbel
-    return (logits + noise).argmax(dim=-1)
-
-
-def scales(dynamics: Dynamics, like: Tensor) -> bool:
-    """Whether F(c h, c u) = c F(h, u) for c > 0: rectifiers without biases, linear maps.
-
-    Decided on random states and inputs: the two sides are equal to the last bit for c = 2. A constant
-    input of the map's own breaks it.
-    """
-    if not isinstance(dynamics, MapDynamics) or dynamics.schedule is not None or dynamics.input is not None:
-        return False
-    generator = torch.Generator(device=like.device).manual_seed(0)
-
-    def draw(size: int) -> Tensor:
-        return torch.randn(16, size, generator=generator, dtype=like.dtype, device=like.device)
-
-    h, u = draw(dynamics.state_size), draw(dynamics.input_size) if dynamics.input_size else None
-    with torch.no_grad():
-        once, twice = dynamics.step(h, u), dynamics.step(2 * h, None if u is None else 2 * u)
-    return bool((twice == 2 * once).all())
-
-
-def provenance(like: Tensor, seed: int, **more: Any) -> dict[str, Any]:
-    """What every result says of its origin, as attributes that NetCDF holds."""
-    from seqdyn import __version__
-
-    own = {"seed": seed, "dtype": str(like.dtype).removeprefix("torch."), "seqdyn_version": __version__}
-    plain = {
-        name: int(value) if isinstance(value, bool | np.bool_) else value for name, value in more.items()
-    }
-    return own | plain
+def _check_finite(hidden: Tensor, num_steps: int, sigma: float) -> None:
+    bad = ~torch.isfinite(hidden).flatten(1).all(dim=1)
+    if bool(bad.any()):
+        raise NonFiniteError(
+            f"the activity left the finite numbers in {int(bad.sum())} of {len(bad)} chains within "
+            f"{num_steps} steps: the system is unstable at sigma={sigma:g}."
+        )

@@ -8,30 +8,30 @@ sets differ by the sets alone and cost one roll-out.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+import warnings
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from seqdyn.analysis.events import SymbolKind, drive, symbols_of
+from seqdyn.analysis.runs import readout_of
 from seqdyn.dynamics.maps import MapDynamics
+from seqdyn.dynamics.rollout import Drive
+from seqdyn.dynamics.symbols import SymbolKind, gumbel_like, symbols_of
+from seqdyn.errors import NonFiniteError
 
-__all__ = ["Change", "Counts", "bootstrap_chains", "hazards", "reduction", "screen", "switch_rate"]
+__all__ = [
+    "Change",
+    "bootstrap_chains",
+    "hazards",
+    "interval",
+    "reduction",
+    "screen",
+    "switch_rate",
+]
 
 Change = Literal["silence", "recurrent"]
-
-
-class Counts(NamedTuple):
-    """What each of S sets of changed units did in each of N chains, float64.
-
-    Attributes:
-        moves: Steps from one symbol to another (or to itself), (S, N, K, K).
-        activity: Mean absolute activity of each unit in the first set, (H,).
-    """
-
-    moves: np.ndarray
-    activity: np.ndarray
 
 
 @torch.no_grad()
@@ -46,7 +46,8 @@ def screen(
     sigma: float = 1.0,
     change: Change = "silence",
     symbol: SymbolKind = "argmax",
-) -> Counts:
+    input: Any = None,
+) -> np.ndarray:
     """Run all sets from the same states under the same noise; draws from the ambient stream.
 
     Args:
@@ -60,34 +61,49 @@ def screen(
         sigma: Standard deviation of the noise on each input.
         change: What is done to the units.
         symbol: How symbols come from the outputs.
+        input: Constant input (X,).
+
+    Returns:
+        Steps from one symbol to another (or to itself), float64 (S, N, K, K); NaN for a set that makes the
+        activity diverge.
+
+    Raises:
+        NonFiniteError: If the activity diverges with the first set changed.
     """
-    assert dynamics.readout is not None
-    num_sets, (num_chains, size) = len(sets), hidden.shape
+    readout = readout_of(dynamics)
+    drive = Drive(dynamics, hidden, sigma=sigma, input=input, num_steps=burn_in + num_steps)
+    num_sets, num_chains = len(sets), len(hidden)
     h, mask = hidden.expand(num_sets, -1, -1), sets[:, None, :]
-    zeros, total = torch.zeros_like(hidden), hidden.new_zeros(size)
-    now = symbols_of(_shared(dynamics.readout(h), symbol), "argmax")
-    num_symbols = dynamics.readout(hidden[:1]).shape[-1]
+    zeros = torch.zeros_like(hidden)
+    now = _symbols(readout(h), symbol)
+    num_symbols = readout(hidden[:1]).shape[-1]
     moves = torch.zeros(num_sets, num_chains, num_symbols**2, dtype=torch.float64, device=h.device)
+    finite = torch.ones(num_sets, dtype=torch.bool, device=h.device)
     for step in range(burn_in + num_steps):
         if restart is not None and step % restart == 0:
+            finite &= torch.isfinite(h).flatten(1).all(dim=1)
             h, now = h[:1].expand_as(h), now[:1].expand_as(now)
-        u = drive(dynamics, hidden, sigma)
+        u = drive(step)
+        assert u is not None
         value = zeros if change == "silence" else dynamics.step(zeros, u)
         h = torch.where(mask, value, dynamics.step(h, u.expand(num_sets, -1, -1)))
-        before, now = now, symbols_of(_shared(dynamics.readout(h), symbol), "argmax")
+        before, now = now, _symbols(readout(h), symbol)
         if step >= burn_in:
             code = (before * num_symbols + now)[..., None]
             moves.scatter_add_(2, code, torch.ones_like(code, dtype=moves.dtype))
-            total += h[0].abs().mean(dim=0)
-    shape = (num_sets, num_chains, num_symbols, num_symbols)
-    return Counts(moves.view(shape).cpu().numpy(), (total / num_steps).double().cpu().numpy())
+    finite &= torch.isfinite(h).flatten(1).all(dim=1)
+    if not bool(finite[0]):
+        raise NonFiniteError(
+            f"the activity left the finite numbers within {burn_in + num_steps} steps with the first set "
+            f"changed: the system is unstable at sigma={sigma:g}."
+        )
+    moves[~finite] = torch.nan
+    return moves.view(num_sets, num_chains, num_symbols, num_symbols).cpu().numpy()
 
 
-def _shared(logits: Tensor, kind: SymbolKind) -> Tensor:
-    """Logits (S, N, K), with Gumbel noise that all sets share where symbols are sampled."""
-    if kind == "argmax":
-        return logits
-    return logits - torch.empty_like(logits[0]).exponential_().log()
+def _symbols(logits: Tensor, kind: SymbolKind) -> Tensor:
+    """Symbols (S, N) of logits (S, N, K); where they are sampled, all sets share the Gumbel noise."""
+    return symbols_of(logits, kind, gumbel_like(logits[0]) if kind == "sampled" else None)
 
 
 def hazards(moves: np.ndarray) -> np.ndarray:
@@ -115,3 +131,10 @@ def bootstrap_chains(num_chains: int, num_resamples: int, seed: int) -> np.ndarr
     """How often each chain is drawn in each resample, (R, N)."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(num_chains, np.full(num_chains, 1 / num_chains), size=num_resamples)
+
+
+def interval(draws: np.ndarray, axis: int = 0) -> np.ndarray:
+    """95 % interval (2, ...) of resampled values along an axis; NaN where none is known."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
+        return np.nanquantile(draws, [0.025, 0.975], axis=axis)

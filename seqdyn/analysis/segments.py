@@ -14,16 +14,13 @@ import xarray as xr
 from torch import Tensor
 
 from seqdyn._arguments import check_count
-from seqdyn.analysis.events import (
-    Run,
-    SymbolKind,
-    check_driven,
-    principal_axes,
-    reference_run,
-    switches_of,
-)
-from seqdyn.analysis.provenance import provenance
+from seqdyn.analysis.common import attributes
+from seqdyn.analysis.conditions import over_conditions
+from seqdyn.analysis.events import check_driven, switches_of
+from seqdyn.analysis.projection import fit_plane
+from seqdyn.analysis.runs import Run, outputs_of, reference_run
 from seqdyn.dynamics.maps import MapDynamics
+from seqdyn.dynamics.symbols import SymbolKind
 from seqdyn.inference.clusters import clusters
 from seqdyn.rng import ambient_seed, fork_rng
 
@@ -32,6 +29,7 @@ __all__ = ["regimes"]
 _NUM_AXES = 5  # principal components that clusters are sought in
 
 
+@over_conditions
 def regimes(
     dynamics: MapDynamics,
     *,
@@ -44,6 +42,7 @@ def regimes(
     burn_in: int = 200,
     symbol: SymbolKind = "argmax",
     start: Any = None,
+    input: Any = None,
 ) -> xr.Dataset:
     """Segment a long noise-driven run and describe its regimes.
 
@@ -54,10 +53,11 @@ def regimes(
         by: What makes a regime, the readout's symbol or a cluster of states.
         num_regimes: Number of clusters; only for ``by="clusters"``.
         sigma: Standard deviation of the noise on each input.
-        num_chains: Chains of the run.
-        burn_in: Steps before the run.
+        num_chains: Chains that run side by side.
+        burn_in: Steps of each chain before those that count.
         symbol: How symbols come from the outputs, ``"argmax"`` or ``"sampled"``.
-        start: States to start from; the origin by default.
+        start: State (H,) that all chains start from, or one for each chain (N, H); zero activity by default.
+        input: Constant input (X,), or a batch (B, X) of conditions.
 
     Returns:
         Dataset with the dims ``chain, time, regime, regime_next, dwell, unit, pc``: ``label (chain, time)``
@@ -85,19 +85,17 @@ def regimes(
             sigma=sigma,
             symbol=symbol,
             start=start,
+            input=input,
         )
-        assert dynamics.readout is not None
-        outputs = dynamics.readout(run.hidden[:1, :1]).shape[-1]
-    mean, axes = principal_axes(run.hidden.flatten(0, 1), _NUM_AXES)
-    scores = (run.hidden - mean) @ axes.mT
+    scores = fit_plane(run.hidden, min(_NUM_AXES, dynamics.state_size)).scores(run.hidden)
     if num_regimes is None:
-        label, count = run.symbol, outputs
+        label, count = run.symbol, outputs_of(dynamics, run.hidden[:1, :1]).shape[-1]
     else:
         count = check_count(num_regimes, "num_regimes", least=2)
         label = _clustered(scores, count, np.random.default_rng(seed % 2**64))
     data = _statistics(run._replace(symbol=label), count)
     data["scores"] = (("chain", "time", "pc"), scores.cpu().numpy())
-    attrs = provenance(seed=seed, sigma=sigma, dtype=run.hidden.dtype)
+    attrs = attributes(run.hidden, seed=seed, sigma=sigma)
     return data.assign_attrs(attrs | {"by": by, "symbol_kind": symbol, "units": "steps"})
 
 
@@ -112,6 +110,7 @@ def _clustered(scores: Tensor, count: int, rng: np.random.Generator) -> Tensor:
 
 
 def _statistics(run: Run, count: int) -> xr.Dataset:
+    assert run.symbol is not None
     label = run.symbol.cpu().numpy()
     code = label[:, :-1] * count + label[:, 1:]
     moves = np.bincount(code.ravel(), minlength=count**2).reshape(count, count).astype(float)

@@ -21,9 +21,13 @@ import xarray as xr
 from torch import Tensor
 
 from seqdyn._arguments import check_count
-from seqdyn.analysis.events import Run, check_driven, principal_axes, reference_run, switches_of
-from seqdyn.analysis.provenance import provenance
+from seqdyn.analysis.common import attributes
+from seqdyn.analysis.conditions import over_conditions
+from seqdyn.analysis.events import check_driven, switches_of
+from seqdyn.analysis.projection import fit_plane
+from seqdyn.analysis.runs import Run, outputs_of, reference_run
 from seqdyn.analysis.stays import stays
+from seqdyn.dynamics.arguments import as_input
 from seqdyn.dynamics.maps import MapDynamics
 from seqdyn.rng import ambient_seed, fork_rng
 
@@ -44,6 +48,7 @@ class _Event(NamedTuple):
     before: int
 
 
+@over_conditions
 def noise_sensitivity(
     dynamics: MapDynamics,
     *,
@@ -59,12 +64,13 @@ def noise_sensitivity(
     num_chains: int = 64,
     burn_in: int = 200,
     start: Any = None,
+    input: Any = None,
 ) -> xr.Dataset:
     """Compare how trajectories fan out from the middle of a dwell and from the point of no return.
 
     Args:
         dynamics: A map driven by noise, with a readout.
-        num_steps: Steps of all chains of the reference run together.
+        num_steps: Steps of all chains together.
         seed: Seed; ``None`` draws one from the ambient stream.
         gammas: Shares γ of fresh noise, 0 to 1.
         horizon: Steps of the trajectories.
@@ -73,9 +79,10 @@ def noise_sensitivity(
         min_dwell: Least steps of the dwell before the switch.
         max_events: Most switches tried, the longest dwells first; the first that meets the criteria is used.
         sigma: Standard deviation of the noise on each input.
-        num_chains: Chains of the reference run.
-        burn_in: Steps before the reference run.
-        start: States to start from; the origin by default.
+        num_chains: Chains that run side by side.
+        burn_in: Steps of each chain before those that count.
+        start: State (H,) that all chains start from, or one for each chain (N, H); zero activity by default.
+        input: Constant input (X,), or a batch (B, X) of conditions.
 
     Returns:
         Dataset with the dims ``region`` (``cluster``, ``transition``), ``gamma, time, sample, pc``:
@@ -95,12 +102,13 @@ def noise_sensitivity(
         raise ValueError(f"gammas must be numbers from 0 to 1, got {tuple(gammas)!r}.")
     horizon, num_samples = check_count(horizon, "horizon"), check_count(num_samples, "num_samples")
     seed = ambient_seed(seed)
+    drive = {"sigma": sigma, "input": input}
     with fork_rng(seed), torch.no_grad():
         run = reference_run(
-            dynamics, num_steps=num_steps, num_chains=num_chains, burn_in=burn_in, sigma=sigma, start=start
+            dynamics, num_steps=num_steps, num_chains=num_chains, burn_in=burn_in, start=start, **drive
         )
-        attrs = provenance(seed=seed, sigma=sigma, dtype=run.hidden.dtype) | {"mixing": mixing}
-        event = _find(dynamics, run, min_dwell, horizon, max_events, num_samples, sigma)
+        attrs = attributes(run.hidden, seed=seed, sigma=sigma, mixing=mixing)
+        event = _find(dynamics, run, min_dwell, horizon, max_events, num_samples, drive)
         if event is None:
             reason = (
                 f"none of the {max_events} longest dwells of {min_dwell} steps or more ends in a switch "
@@ -109,7 +117,7 @@ def noise_sensitivity(
             return xr.Dataset(attrs=attrs | {"reason": reason})
         paths = torch.stack(
             [
-                _fans(dynamics, run, event, time, gammas, horizon, num_samples, mixing, sigma)
+                _fans(dynamics, run, event, time, gammas, horizon, num_samples, mixing, drive)
                 for time in (event.middle, event.committed)
             ]
         )
@@ -124,16 +132,17 @@ def _find(
     horizon: int,
     max_events: int,
     num_samples: int,
-    sigma: float,
+    drive: dict[str, Any],
 ) -> _Event | None:
     """The longest dwell with a point of no return, room for the horizon included."""
+    assert run.symbol is not None
     switches, length = switches_of(run.symbol), run.noise.shape[1]
     whole = (switches.dwell_before >= min_dwell) & (switches.time + horizon <= length)
     for at in np.flatnonzero(whole)[np.argsort(-switches.dwell_before[whole], kind="stable")][:max_events]:
         chain, time = int(switches.chain[at]), int(switches.time[at])
         back = min(int(switches.dwell_before[at]), _LONGEST)
         states = run.hidden[chain, time - back : time]
-        found = stays(dynamics, states, num_runs=num_samples, max_steps=_COMMITTED_STEPS, sigma=sigma)
+        found = stays(dynamics, states, num_runs=num_samples, max_steps=_COMMITTED_STEPS, **drive)
         sure = ~found.censored.any(dim=1) & (found.steps.double().mean(dim=1) < _COMMITTED_MEAN)
         if bool(sure.any()):
             committed = time - back + int(sure.int().argmax())
@@ -150,14 +159,15 @@ def _fans(
     horizon: int,
     num_samples: int,
     mixing: Mixing,
-    sigma: float,
+    drive: dict[str, Any],
 ) -> Tensor:
     """Trajectories (G, S, horizon + 1, H) from one state; all γ share their fresh noise."""
-    center = (
-        run.noise.new_zeros(run.noise.shape[2]) if dynamics.input is None else dynamics.input.to(run.noise)
-    )
+    constant = as_input(dynamics, drive["input"], run.noise)
+    center = torch.zeros_like(run.noise[0, 0]) if constant is None else constant
     nominal = run.noise[event.chain, time : time + horizon] - center
-    fresh = sigma * torch.randn(num_samples, *nominal.shape, dtype=nominal.dtype, device=nominal.device)
+    fresh = drive["sigma"] * torch.randn(
+        num_samples, *nominal.shape, dtype=nominal.dtype, device=nominal.device
+    )
     shares = [(math.sqrt(1 - g * g) if mixing == "spherical" else 1 - g, g) for g in gammas]
     noise = torch.stack([keep * nominal + new * fresh for keep, new in shares]) + center
     h = run.hidden[event.chain, time].expand(len(shares), num_samples, -1)
@@ -170,10 +180,9 @@ def _fans(
 
 def _spread(dynamics: MapDynamics, run: Run, paths: Tensor, event: _Event) -> xr.Dataset:
     """Spread of trajectories (R, G, S, T, H)."""
-    assert dynamics.readout is not None
-    mean, axes = principal_axes(run.hidden.flatten(0, 1))
+    plane = fit_plane(run.hidden, min(3, dynamics.state_size))
     away = paths - paths.mean(dim=2, keepdim=True)
-    left = (dynamics.readout(paths).argmax(dim=-1) != event.before).cummax(dim=-1).values
+    left = (outputs_of(dynamics, paths).argmax(dim=-1) != event.before).cummax(dim=-1).values
     dims = ("region", "gamma", "time")
     return xr.Dataset(
         {
@@ -182,7 +191,7 @@ def _spread(dynamics: MapDynamics, run: Run, paths: Tensor, event: _Event) -> xr
             "switch_probability": (dims, left.double().mean(dim=2).cpu().numpy()),
             "trajectories_pc": (
                 ("region", "gamma", "sample", "time", "pc"),
-                ((paths - mean) @ axes.mT).cpu().numpy(),
+                plane.scores(paths).cpu().numpy(),
             ),
         },
         coords={"region": ["cluster", "transition"], "time": np.arange(paths.shape[3])},

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqdyn.analysis.events import Run, Switches
-from seqdyn.dynamics.maps import MapDynamics
+from seqdyn.analysis.events import Switches
+from seqdyn.analysis.runs import Run
+from seqdyn.dynamics.maps import MapDynamics, drive_of
 
-__all__ = ["Direction", "auc", "check_drive", "contrast", "directions_of", "drives_of", "triggered_mean"]
+__all__ = ["Direction", "auc", "contrast", "directions_of", "drives_of", "triggered_mean"]
 
 _EDGE = 3  # steps at either end of the shortest dwell that count as deep inside it
 
@@ -36,24 +37,10 @@ def directions_of(switches: Switches, least: int) -> list[Direction]:
     return [Direction(int(a), int(b)) for a, b, count in zip(*pairs, counts, strict=True) if count >= least]
 
 
-def check_drive(dynamics: MapDynamics) -> None:
-    """Check that a map tells its drive.
-
-    Raises:
-        ValueError: If it has no preactivation.
-    """
-    if dynamics.preactivation is None:
-        raise ValueError(
-            "these dynamics have no preactivation: the drive before the nonlinearity is needed here. Give it "
-            "as MapDynamics(..., preactivation=lambda h, u: ...); gated cells (GRU, LSTM) have none."
-        )
-
-
 @torch.no_grad()
 def drives_of(dynamics: MapDynamics, run: Run) -> Tensor:
     """Drives (N, T + 1, H) of a run, aligned with its states; NaN at time 0, whose drive is not known."""
-    assert dynamics.preactivation is not None
-    drive = dynamics.preactivation(run.hidden[:, :-1], run.noise)
+    drive = drive_of(dynamics)(run.hidden[:, :-1], run.noise)
     return torch.cat([torch.full_like(drive[:, :1], torch.nan), drive], dim=1)
 
 

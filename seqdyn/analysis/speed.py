@@ -10,7 +10,10 @@ import xarray as xr
 from torch import Tensor
 
 from seqdyn._arguments import check_count
-from seqdyn.analysis.runs import fit_plane, provenance, runs_of
+from seqdyn.analysis.common import attributes, bin_means
+from seqdyn.analysis.conditions import over_conditions
+from seqdyn.analysis.projection import fit_plane
+from seqdyn.analysis.runs import states_of
 from seqdyn.dynamics.arguments import Dynamics
 from seqdyn.dynamics.rollout import simulate
 from seqdyn.rng import ambient_seed, fork_rng
@@ -20,10 +23,11 @@ __all__ = ["speed_field"]
 _BATCH = 65_536
 
 
+@over_conditions
 def speed_field(
     dynamics: Dynamics,
     *,
-    num_steps: int = 500,
+    num_steps: int = 32_000,
     num_chains: int = 64,
     sigma: float = 1.0,
     burn_in: int = 200,
@@ -45,16 +49,16 @@ def speed_field(
 
     Args:
         dynamics: Map or flow.
-        num_steps: Steps T of each chain.
-        num_chains: Chains N.
+        num_steps: Steps of all chains together.
+        num_chains: Chains that run side by side.
         sigma: Standard deviation of the noise.
-        burn_in: Steps before them.
+        burn_in: Steps of each chain before those that count.
         num_bins: Bins of each coordinate.
         min_visits: Visits below which a bin is NaN.
         num_repeats: Repeated steps R from each state.
-        start: States (N, H) to start from; zero activity by default.
-        reference: States (chain, time, unit) to use instead of a fresh run.
-        input: Constant input (X,).
+        start: State (H,) that all chains start from, or one for each chain (N, H); zero activity by default.
+        reference: A :func:`reference_run`, or states (chain, time, unit), to use instead of a fresh run.
+        input: Constant input (X,), or a batch (B, X) of conditions.
         step_size: Of a flow.
         seed: Seed of the noise.
 
@@ -73,11 +77,11 @@ def speed_field(
     check_count(num_repeats, "num_repeats", least=2)
     seed = ambient_seed(seed)
     with fork_rng(seed):
-        runs = runs_of(
+        runs = states_of(
             dynamics,
             reference,
-            num_chains=num_chains,
             num_steps=num_steps,
+            num_chains=num_chains,
             burn_in=burn_in,
             sigma=sigma,
             start=start,
@@ -97,7 +101,8 @@ def speed_field(
     product = (dx[:, :, None] * dx[:, None, :]).flatten(1)
     speed, free = runs.diff(dim=1).flatten(0, 1).norm(dim=1), still.norm(dim=1)
     columns = torch.cat([x, dx, product, torch.stack([speed, free, mean_square], 1).to(x)], dim=1)
-    count, mean = _averages(columns, index, num_bins**2)
+    count = torch.bincount(index, minlength=num_bins**2).cpu().numpy()
+    mean = bin_means(columns, index, num_bins**2).cpu().numpy()
     mean[count < min_visits] = np.nan
     mean = mean.reshape(num_bins, num_bins, -1)
     drift = mean[..., 2:4]
@@ -115,7 +120,7 @@ def speed_field(
             "center": ((*grid, "pc"), mean[..., :2]),
         },
         dict(zip(grid, centres, strict=True)),
-        provenance(runs, seed, sigma=sigma, min_visits=min_visits),
+        attributes(runs, seed=seed, sigma=sigma, min_visits=min_visits),
     )
     if not (count >= min_visits).any():
         data.attrs["reason"] = f"no bin has {min_visits} visits: take more steps or fewer bins"
@@ -142,13 +147,6 @@ def _grid(x: Tensor, num_bins: int) -> tuple[Tensor, list[np.ndarray]]:
     steps = np.arange(num_bins) + 0.5
     centres = [float(a) + steps * float(b) for a, b in zip(low, width, strict=True)]
     return place[:, 0] * num_bins + place[:, 1], centres
-
-
-def _averages(columns: Tensor, index: Tensor, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Visits (size,) and means (size, C) of columns (N, C) in each bin."""
-    total = columns.new_zeros(size, columns.shape[1]).index_add_(0, index, columns)
-    count = torch.bincount(index, minlength=size)
-    return count.cpu().numpy(), (total / count[:, None]).cpu().numpy()
 
 
 def _divergence(drift: np.ndarray, centres: list[np.ndarray]) -> np.ndarray:

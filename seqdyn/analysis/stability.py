@@ -9,6 +9,7 @@ weights, which says nothing about it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -18,10 +19,11 @@ from torch import Tensor
 from seqdyn._arguments import check_count
 from seqdyn.analysis.common import START, array, attributes
 from seqdyn.dynamics.arguments import check_unscheduled
-from seqdyn.dynamics.maps import MapDynamics, Overwritten, activation_of, is_homogeneous
+from seqdyn.dynamics.homogeneity import is_homogeneous
+from seqdyn.dynamics.maps import MapDynamics, Overwritten, activation_of
 from seqdyn.rng import fork_rng
 
-__all__ = ["cone_growth", "growth_at", "kinked", "label"]
+__all__ = ["cone_growth", "cone_rates", "growth_at", "kinked", "label"]
 
 _KINK = {torch.float64: 1e-9, torch.float32: 1e-5}
 
@@ -57,11 +59,13 @@ def cone_growth(
 ) -> xr.Dataset:
     r"""Growth rate at the origin of a homogeneous map, :math:`\lambda = \lim \frac1t \log|h_t|`.
 
+    The question is about the map without any input; :func:`growth_rate` follows given starts under one.
+
     Args:
         dynamics: Rectifier network without biases.
         like: Tensor that gives dtype and device.
         num_directions: Random starting directions.
-        num_steps: Steps; the first half is a transient, the second gives the slope.
+        num_steps: Steps of each direction; the first half is a transient, the second gives the slope.
         seed: Seed of the directions.
 
     Returns:
@@ -75,14 +79,14 @@ def cone_growth(
     check_unscheduled(dynamics)
     num_steps = check_count(num_steps, "num_steps", least=2)
     check_count(num_directions, "num_directions")
-    if not is_homogeneous(dynamics, like):
+    if not _has_cone(dynamics, like):
         raise ValueError(
             "cone growth is defined for rectifier networks without biases, F(c h) = c F(h), and these "
             "dynamics are not; look at the eigenvalues of seqdyn.analysis.fixed_points."
         )
     with fork_rng(seed), torch.no_grad():
         size = (num_directions, dynamics.state_size)
-        rate, hit = _growth(lambda v: dynamics.step(v, None), torch.randn(size).to(like), num_steps)
+        rate, hit = cone_rates(lambda v: dynamics.step(v, None), torch.randn(size).to(like), num_steps)
     return xr.Dataset(
         {"growth_rate": (START, rate), "hitting_time": (START, hit)},
         attrs=attributes(
@@ -95,6 +99,18 @@ def cone_growth(
     )
 
 
+@torch.no_grad()
+def _has_cone(dynamics: MapDynamics, like: Tensor) -> bool:
+    """Whether the undriven map is homogeneous but not linear, so that its origin is a kink."""
+    undriven = replace(dynamics, input=None)
+    if not is_homogeneous(undriven, like):
+        return False
+    generator = torch.Generator(device=like.device).manual_seed(1)
+    size = (16, dynamics.state_size)
+    h = torch.randn(size, generator=generator, dtype=like.dtype, device=like.device)
+    return not torch.allclose(dynamics.step(-h, None), -dynamics.step(h, None))
+
+
 def kinked(dynamics: MapDynamics, hidden: Tensor, input: Tensor | None) -> Tensor:
     """Which of the fixed points (P, H) lie on a kink, (P,) bool.
 
@@ -102,8 +118,7 @@ def kinked(dynamics: MapDynamics, hidden: Tensor, input: Tensor | None) -> Tenso
     """
     tolerance = _KINK.get(hidden.dtype, 1e-5)
     found = torch.zeros(len(hidden), dtype=torch.bool, device=hidden.device)
-    silent = input is None or not bool(input.any())
-    if silent and is_homogeneous(dynamics, hidden):
+    if (input is None or not bool(input.any())) and _has_cone(dynamics, hidden):
         found |= hidden.norm(dim=1) < tolerance
     if dynamics.preactivation is None:
         return found
@@ -128,18 +143,23 @@ def growth_at(
     )
     size = 1.0 if not bool(point.any()) else size
     directions = torch.randn(num_directions, len(point)).to(point)
-    rate, _ = _growth(
+    rate, _ = cone_rates(
         lambda v: (step(point + size * v) - point) / size, torch.cat([directions, -directions]), num_steps
     )
     return float(rate.max())
 
 
-def _growth(
+def cone_rates(
     step: Callable[[Tensor], Tensor], directions: Tensor, num_steps: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Growth rates (N,) over the second half of the steps, and the steps at which the state became 0."""
-    v = directions / directions.norm(dim=1, keepdim=True)
-    total, hit = v.new_zeros(len(v), dtype=torch.float64), v.new_full((len(v),), torch.nan)
+    """Growth rates (N,) per step of a homogeneous map over the second half of the steps, and hitting times.
+
+    The state is brought back to unit length after each step, so that neither decay nor growth leaves the
+    range of the numbers. Where it becomes exactly 0, the rate is -inf and that step is the hitting time.
+    """
+    norm = directions.norm(dim=1)
+    v = directions / torch.where(norm == 0, 1.0, norm)[:, None]
+    total, hit = v.new_zeros(len(v), dtype=torch.float64), torch.where(norm == 0, 0.0, torch.nan).to(v)
     for number in range(1, num_steps + 1):
         v = step(v)
         norm = v.norm(dim=1)

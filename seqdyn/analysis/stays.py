@@ -21,10 +21,17 @@ import xarray as xr
 from torch import Tensor
 
 from seqdyn._arguments import check_count
-from seqdyn.analysis.events import SymbolKind, check_driven, drive, principal_axes, symbols_of
-from seqdyn.analysis.provenance import provenance
-from seqdyn.dynamics.arguments import as_states
+from seqdyn.analysis.common import attributes
+from seqdyn.analysis.conditions import over_conditions
+from seqdyn.analysis.events import check_driven
+from seqdyn.analysis.jacobians import count_eigenvalues, spectra
+from seqdyn.analysis.projection import fit_plane
+from seqdyn.analysis.runs import outputs_of, readout_of
+from seqdyn.dynamics.arguments import as_input, as_states
 from seqdyn.dynamics.maps import MapDynamics
+from seqdyn.dynamics.rollout import Drive
+from seqdyn.dynamics.symbols import SymbolKind, symbols_of
+from seqdyn.errors import NonFiniteError
 from seqdyn.rng import fork_rng
 
 __all__ = ["REGIONS", "Stays", "region_of", "residence", "stays"]
@@ -49,6 +56,7 @@ class Stays(NamedTuple):
     reached: Tensor
 
 
+@over_conditions
 def residence(
     dynamics: MapDynamics,
     start: Any,
@@ -59,6 +67,7 @@ def residence(
     noise: Tensor | None = None,
     symbol: SymbolKind = "argmax",
     jacobians: bool = False,
+    input: Any = None,
     seed: int | None = None,
 ) -> xr.Dataset:
     """Measure the residence time of states and sort them into regions.
@@ -74,6 +83,7 @@ def residence(
         symbol: ``"argmax"`` of the outputs, or ``"sampled"`` from their softmax.
         jacobians: Whether to count the unstable eigenvalues of the noise-free Jacobian at each state, which
             takes milliseconds a state.
+        input: Constant input (X,), or a batch (B, X) of conditions.
         seed: Seed of the noise; ``None`` draws from the ambient stream.
 
     Returns:
@@ -86,6 +96,7 @@ def residence(
 
     Raises:
         ValueError: If the map has no readout or input, or an argument does not fit.
+        NonFiniteError: If the activity diverges.
     """
     check_driven(dynamics, symbol=symbol, sigma=sigma)
     states = torch.atleast_2d(as_states(dynamics, start))
@@ -97,12 +108,21 @@ def residence(
         )
     with fork_rng(seed), torch.no_grad():
         found = stays(
-            dynamics, states, num_runs=num_runs, max_steps=max_steps, sigma=sigma, noise=noise, symbol=symbol
+            dynamics,
+            states,
+            num_runs=num_runs,
+            max_steps=max_steps,
+            sigma=sigma,
+            noise=noise,
+            symbol=symbol,
+            input=input,
         )
     data = _dataset(dynamics, states, found)
     if jacobians:
-        data["n_unstable"] = ("sample", _num_unstable(dynamics, states))
-    attrs = provenance(seed=seed, sigma=sigma, dtype=states.dtype)
+        u = as_input(dynamics, input, states)
+        values = spectra(dynamics, states, None if u is None else u.expand(len(states), -1))
+        data["n_unstable"] = ("sample", count_eigenvalues(values).unstable)
+    attrs = attributes(states, seed=seed, sigma=sigma)
     attrs |= {"num_runs": num_runs, "max_steps": max_steps, "symbol_kind": symbol, "units": "steps"}
     return data.merge(_region_means(data)).assign_attrs(attrs)
 
@@ -116,6 +136,7 @@ def stays(
     sigma: float = 1.0,
     noise: Tensor | None = None,
     symbol: SymbolKind = "argmax",
+    input: Any = None,
 ) -> Stays:
     """Run every state (S, H) until its symbol changes; draws from the ambient stream.
 
@@ -123,12 +144,12 @@ def stays(
     """
     rows = torch.arange(len(states), device=states.device).repeat_interleave(num_runs)
     flat = None if noise is None else noise.to(states).flatten(0, 1)
-    blocks = [
-        _run(
-            dynamics, states[part], max_steps, sigma, None if flat is None else flat[at : at + _BLOCK], symbol
-        )
-        for at, part in zip(range(0, len(rows), _BLOCK), rows.split(_BLOCK), strict=True)
-    ]
+    blocks = []
+    for at, part in zip(range(0, len(rows), _BLOCK), rows.split(_BLOCK), strict=True):
+        given = None if flat is None else flat[at : at + _BLOCK]
+        h = states[part]
+        drive = Drive(dynamics, h, sigma=sigma, noise=given, input=input, num_steps=max_steps)
+        blocks.append(_run(dynamics, h, drive, max_steps, symbol))
     return Stays(*(torch.cat(field).view(len(states), num_runs) for field in zip(*blocks, strict=True)))
 
 
@@ -142,12 +163,10 @@ def region_of(residence_time: np.ndarray, confidence: np.ndarray) -> np.ndarray:
     return np.select(inside, REGIONS[:3], default=REGIONS[3])
 
 
-def _run(
-    dynamics: MapDynamics, h: Tensor, max_steps: int, sigma: float, noise: Tensor | None, kind: SymbolKind
-) -> Stays:
+def _run(dynamics: MapDynamics, h: Tensor, drive: Drive, max_steps: int, kind: SymbolKind) -> Stays:
     """Runs from rows h (B, H); the four fields of :class:`Stays`, each (B,)."""
-    assert dynamics.readout is not None
-    logits = dynamics.readout(h)
+    readout = readout_of(dynamics)
+    logits = readout(h)
     first = symbols_of(logits, kind)
     out = Stays(
         torch.full_like(first, max_steps),
@@ -159,20 +178,24 @@ def _run(
     level, sign = logits.gather(1, first[:, None])[:, 0], torch.zeros(len(h), dtype=h.dtype, device=h.device)
     turns = torch.zeros_like(first)
     for step in range(max_steps):
-        u = drive(dynamics, h, sigma) if noise is None else _given(dynamics, sigma * noise[alive, step])
-        h = dynamics.step(h, u)
-        logits = dynamics.readout(h)
+        h = dynamics.step(h, drive(step, alive))
+        logits = readout(h)
+        if not bool(torch.isfinite(logits).all()):
+            raise NonFiniteError(
+                f"the activity left the finite numbers within {step + 1} steps of the states given: the "
+                "system is unstable under this noise."
+            )
         now = symbols_of(logits, kind)
         before, level = level, logits.gather(1, first[:, None])[:, 0]
         # A flat step keeps the sign; the first slope sets it.
         slope = (level - before).sign()
         turns = turns + (slope * sign < 0)
         sign = torch.where(slope == 0, sign, slope)
-        left = now != first
+        changed = now != first
+        left, stay = changed.nonzero()[:, 0], (~changed).nonzero()[:, 0]
         gone = alive[left]
         out.steps[gone], out.censored[gone] = step + 1, False
         out.reached[gone], out.sign_changes[gone] = now[left], turns[left]
-        stay = ~left
         alive, h, first, level, sign, turns = (x[stay] for x in (alive, h, first, level, sign, turns))
         if len(alive) == 0:
             break
@@ -180,14 +203,9 @@ def _run(
     return out
 
 
-def _given(dynamics: MapDynamics, noise: Tensor) -> Tensor:
-    return noise if dynamics.input is None else noise + dynamics.input.to(noise)
-
-
 def _dataset(dynamics: MapDynamics, states: Tensor, found: Stays) -> xr.Dataset:
-    assert dynamics.readout is not None
-    logits = dynamics.readout(states)
-    mean, axes = principal_axes(states)
+    logits = outputs_of(dynamics, states)
+    plane = fit_plane(states, min(3, dynamics.state_size))
     steps = found.steps.double()
     confidence = torch.softmax(logits, dim=-1).amax(dim=-1).cpu().numpy()
     time = steps.mean(dim=1).cpu().numpy()
@@ -202,7 +220,7 @@ def _dataset(dynamics: MapDynamics, states: Tensor, found: Stays) -> xr.Dataset:
     }
     variables: dict[str, Any] = {name: ("sample", values) for name, values in per_sample.items()}
     variables["hidden"] = (("sample", "unit"), states.cpu().numpy())
-    variables["scores"] = (("sample", "pc"), ((states - mean) @ axes.mT).cpu().numpy())
+    variables["scores"] = (("sample", "pc"), plane.scores(states).cpu().numpy())
     return xr.Dataset(variables)
 
 
@@ -217,12 +235,3 @@ def _region_means(data: xr.Dataset) -> xr.Dataset:
             found = [values[inside].mean() if inside.any() else np.nan for inside in members.values()]
             means[f"region_{name}"] = ("region_name", found)
     return means
-
-
-def _num_unstable(dynamics: MapDynamics, states: Tensor) -> np.ndarray:
-    """Eigenvalues outside the unit circle of the Jacobian at each state, at the map's constant input."""
-    jacobian = torch.func.vmap(torch.func.jacrev(lambda h: dynamics.step(h, dynamics.input)))
-    parts = [jacobian(part).double() for part in states.split(256)]
-    return np.concatenate(
-        [(torch.linalg.eigvals(part).abs() > 1).sum(dim=-1).cpu().numpy() for part in parts]
-    )

@@ -12,18 +12,11 @@ import xarray as xr
 from torch import Tensor
 
 from seqdyn._arguments import check_count
+from seqdyn.analysis.common import attributes
+from seqdyn.analysis.conditions import over_conditions
 from seqdyn.analysis.noise import check_sigmas
-from seqdyn.analysis.runs import (
-    common_noise,
-    draw_symbols,
-    fit_plane,
-    outputs_of,
-    provenance,
-    readout_of,
-    reference_run,
-    resting,
-    scales,
-)
+from seqdyn.analysis.projection import fit_plane
+from seqdyn.analysis.runs import common_noise, outputs_of, readout_of, reference_run, start_chains
 from seqdyn.analysis.symbols import (
     RunSums,
     correlation_time,
@@ -37,7 +30,9 @@ from seqdyn.analysis.symbols import (
     switch_rate,
     symbol_spectra,
 )
-from seqdyn.dynamics.arguments import Dynamics, as_states
+from seqdyn.dynamics.arguments import Dynamics
+from seqdyn.dynamics.homogeneity import is_homogeneous
+from seqdyn.dynamics.symbols import gumbel_like, symbols_of
 from seqdyn.inference.hmm import HMM
 from seqdyn.ot.blur import auto_blur
 from seqdyn.ot.sinkhorn import sinkhorn_divergence
@@ -60,12 +55,13 @@ class _Record(NamedTuple):
     finite: Tensor
 
 
+@over_conditions
 def resonance(
     dynamics: Dynamics,
     sigmas: Sequence[float] = SIGMAS,
     *,
     hmm: HMM | None = None,
-    num_steps: int = 1000,
+    num_steps: int = 64_000,
     num_chains: int = 64,
     burn_in: int = 200,
     num_lags: int = 20,
@@ -87,14 +83,14 @@ def resonance(
         dynamics: Map with inputs and a readout.
         sigmas: Standard deviations of the noise, rising.
         hmm: The process that the system should emulate, for the task error.
-        num_steps: Steps T of each chain.
-        num_chains: Chains N at each σ.
-        burn_in: Steps before them.
+        num_steps: Steps of all chains together, at each σ.
+        num_chains: Chains that run side by side, at each σ.
+        burn_in: Steps of each chain before those that count.
         num_lags: Lags L of the mutual information.
         num_bootstrap: Resamples of the chains for the interval of the optimum.
         sequence_length: Length of the sequences for ``divergence_ratio``; ``None`` leaves it out (NaN).
-        start: States (N, H) to start from; zero activity by default.
-        input: Constant input (X,).
+        start: State (H,) that all chains start from, or one for each chain (N, H); zero activity by default.
+        input: Constant input (X,), or a batch (B, X) of conditions.
         step_size: Of a flow.
         seed: Seed of noise, symbols and bootstrap.
 
@@ -121,15 +117,14 @@ def resonance(
         NonFiniteError: If the activity diverges at the σ of the plane.
     """
     values = check_sigmas(sigmas)
-    check_count(num_steps, "num_steps", least=num_lags + 2, hint="more than num_lags")
     for name, count in {"num_lags": num_lags, "num_bootstrap": num_bootstrap}.items():
         check_count(count, name)
     readout_of(dynamics)
     seed = ambient_seed(seed)
-    states = resting(dynamics, num_chains) if start is None else torch.atleast_2d(as_states(dynamics, start))
+    states, length = start_chains(dynamics, start, num_chains, num_steps, least=num_lags + 2)
     settings = {"input": input, "step_size": step_size}
     with fork_rng(seed):
-        record = _record(dynamics, values, states, burn_in, num_steps, settings)
+        record = _record(dynamics, values, states, burn_in, length, settings)
         num_symbols = outputs_of(dynamics, states[:1]).shape[-1]
         _check_process(hmm, num_symbols)
         chains = _Chains.of(record, num_symbols, num_lags)
@@ -140,12 +135,7 @@ def resonance(
     data = xr.Dataset(
         _variables(record, chains, curves, everyone) | {"divergence_ratio": ("sigma", ratio)},
         {"sigma": values, "lag": np.arange(1, num_lags + 1)},
-        provenance(
-            states,
-            seed,
-            burn_in=burn_in,
-            homogeneous=scales(dynamics, states) and input is None,
-        ),
+        attributes(states, seed=seed, burn_in=burn_in, homogeneous=is_homogeneous(dynamics, states, input)),
     )
     finite = record.finite.cpu().numpy()
     data = data.where(xr.DataArray(finite, dims="sigma"))
@@ -178,32 +168,31 @@ def _record(
     sigmas: np.ndarray,
     states: Tensor,
     burn_in: int,
-    num_steps: int,
+    length: int,
     settings: dict[str, Any],
 ) -> _Record:
     scale = torch.as_tensor(sigmas, dtype=states.dtype, device=states.device)
     one = float(sigmas[np.abs(np.log(sigmas)).argmin()])
     settled_run = reference_run(
         dynamics,
-        num_chains=len(states),
-        num_steps=200,
+        num_steps=200 * len(states),
         burn_in=burn_in,
         sigma=one,
         start=states,
         **settings,
     )
-    plane = fit_plane(settled_run, min(2, states.shape[1]))
+    plane = fit_plane(settled_run.states, min(2, states.shape[1]))
     parts: list[tuple[Tensor, ...]] = []
     finite = torch.ones(len(sigmas), dtype=torch.bool, device=states.device)
-    walk = common_noise(dynamics, scale, states, burn_in + num_steps, **settings)
+    walk = common_noise(dynamics, scale, states, burn_in + length, **settings)
     for step, h in enumerate(walk):
         if step < burn_in:
             continue
         logits = outputs_of(dynamics, h)
-        gumbel = -torch.empty_like(logits[0]).exponential_().log()
+        gumbel = gumbel_like(logits[0])
         finite &= torch.isfinite(h).flatten(1).all(dim=1)
         settled = logits.softmax(dim=-1).amax(dim=-1) > SETTLED
-        parts.append((draw_symbols(logits, gumbel), logits.argmax(dim=-1), settled, plane.scores(h)))
+        parts.append((symbols_of(logits, "sampled", gumbel), symbols_of(logits), settled, plane.scores(h)))
     sampled, likeliest, settled, scores = (torch.stack(part, dim=2) for part in zip(*parts, strict=True))
     return _Record(sampled, likeliest, settled, scores, finite)
 
@@ -331,7 +320,10 @@ def _divergence_ratios(record: _Record, hmm: HMM | None, length: int | None) -> 
     check_count(length, "sequence_length", hint="for instance sequence_length=30")
     num_steps = record.sampled.shape[2]
     if length > num_steps:
-        raise ValueError(f"sequence_length must be at most num_steps = {num_steps}, got {length}.")
+        raise ValueError(
+            f"sequence_length must be at most the {num_steps} steps of each chain, got {length}; raise "
+            "num_steps."
+        )
     process = HMM(hmm.stationary(), hmm.transition, hmm.emission)
     sets = record.sampled.unfold(2, length, length).flatten(1, 2)[:, :512]
     draws = [

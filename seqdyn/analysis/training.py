@@ -12,12 +12,17 @@ from torch import Tensor
 
 from seqdyn._arguments import check_count
 from seqdyn.analysis.autonomous import growth_rate
-from seqdyn.analysis.runs import draw_symbols, fit_plane, outputs_of, provenance, resting, scales
-from seqdyn.analysis.spectrum import driven_inputs, eigen_counts
+from seqdyn.analysis.common import attributes
+from seqdyn.analysis.conditions import over_conditions
+from seqdyn.analysis.jacobians import count_eigenvalues, drive_matrices, spectra
+from seqdyn.analysis.projection import fit_plane
+from seqdyn.analysis.runs import outputs_of, start_chains
 from seqdyn.analysis.stochastic import FREQUENT
 from seqdyn.analysis.symbols import lagged_pairs, switch_rate
+from seqdyn.dynamics.homogeneity import is_homogeneous
 from seqdyn.dynamics.maps import MapDynamics
-from seqdyn.dynamics.rollout import simulate
+from seqdyn.dynamics.rollout import Drive, simulate
+from seqdyn.dynamics.symbols import symbols_of
 from seqdyn.inference.hmm import HMM
 from seqdyn.rng import ambient_seed, fork_rng
 
@@ -70,13 +75,14 @@ def change_point(values: Any) -> ChangePoint:
     return ChangePoint(int(place[best + 1]), 0.5 * len(y) * float(np.log(total / rest)))
 
 
+@over_conditions
 def training_dynamics(
     checkpoints: Mapping[int, MapDynamics],
     *,
     loss: Any = None,
     hmm: HMM | None = None,
     sigma: float = 1.0,
-    num_steps: int = 500,
+    num_steps: int = 5000,
     num_chains: int = 10,
     burn_in: int = 100,
     num_jacobians: int = 64,
@@ -85,7 +91,10 @@ def training_dynamics(
 ) -> xr.Dataset:
     """Measure the driven and the noise-free system at every checkpoint, from zero and under common noise.
 
-    For unstable and critical eigenvalues see :func:`seqdyn.analysis.spectrum.eigen_counts`.
+    For unstable and critical eigenvalues see :func:`seqdyn.analysis.local_spectra`. The published
+    second-order estimate of what noise does to the mean is left out: it rests on the second derivative of the
+    rectifier, which is zero almost everywhere. ``noise_drift`` is the mean itself, by simulation;
+    :func:`seqdyn.analysis.mean_map` has it in closed form.
 
     Args:
         checkpoints: Maps with a readout, by epoch or step, such as ``KeepWeights.dynamics(model)``.
@@ -93,11 +102,11 @@ def training_dynamics(
             ``model.history["train_loss"]``; epochs without one are NaN.
         hmm: The process that is learned, for the error of the transitions.
         sigma: Standard deviation of the noise.
-        num_steps: Steps T of each chain.
-        num_chains: Chains.
-        burn_in: Steps before them.
+        num_steps: Steps of all chains together.
+        num_chains: Chains that run side by side.
+        burn_in: Steps of each chain before those that count.
         num_jacobians: Driven states at which eigenvalues are taken.
-        input: Constant input (X,).
+        input: Constant input (X,), or a batch (B, X) of conditions.
         seed: Seed of noise and symbols; the same draws for every checkpoint.
 
     Returns:
@@ -120,23 +129,21 @@ def training_dynamics(
         ValueError: If an argument does not fit.
     """
     epochs = _checked(checkpoints)
-    for name, count in {"num_chains": num_chains, "num_jacobians": num_jacobians}.items():
-        check_count(count, name)
-    check_count(num_steps, "num_steps", least=3)
+    check_count(num_jacobians, "num_jacobians")
     seed = ambient_seed(seed)
     settings = {"sigma": sigma, "input": input}
     rows = []
     for epoch in epochs:
         with fork_rng(seed):
-            states = resting(checkpoints[epoch], num_chains)
-            runs = simulate(checkpoints[epoch], states, num_steps, burn_in=burn_in, **settings)
+            states, length = start_chains(checkpoints[epoch], None, num_chains, num_steps, least=3)
+            runs = simulate(checkpoints[epoch], states, length, burn_in=burn_in, **settings)
             rows.append(_measured(checkpoints[epoch], runs, settings, num_jacobians, hmm))
     shapes = {name: np.shape(value) for row in rows for name, value in row.items()}
     columns = {name: _column(rows, name, shape) for name, shape in shapes.items()}
     data = xr.Dataset(
         {name: (("epoch", *_DIMS.get(name, ())), column) for name, column in columns.items()},
         {"epoch": epochs},
-        provenance(states, seed, sigma=sigma, burn_in=burn_in),
+        attributes(states, seed=seed, sigma=sigma, burn_in=burn_in),
     )
     data["finite"] = ("epoch", np.array([len(row) > 0 for row in rows]))
     data["loss"] = ("epoch", _losses(loss, epochs))
@@ -164,11 +171,12 @@ def _measured(
     plane = fit_plane(runs, min(_NUM_PC, runs.shape[2]))
     still = simulate(dynamics, states, 1, input=settings["input"])[:, 0]
     driven = simulate(dynamics, states, 1, **settings)[:, 0]
+    growth = growth_rate(dynamics, few, num_steps=300, input=settings["input"])
     return {
         **_symbol_statistics(dynamics, runs, hmm),
         **_eigenvalues(dynamics, few, settings),
         "spectral_radius": _spectral_radius(dynamics, runs),
-        "growth_rate": float(growth_rate(dynamics, few, num_steps=300, input=settings["input"]).rate.max()),
+        "growth_rate": float(growth["growth_rate"].values.max()),
         "lyapunov_driven": _top_exponent(dynamics, few, settings),
         "lyapunov_autonomous": _top_exponent(dynamics, few, {**settings, "sigma": 0.0}),
         "state_norm": float(runs.norm(dim=2).mean()),
@@ -181,7 +189,7 @@ def _measured(
 def _symbol_statistics(dynamics: MapDynamics, runs: Tensor, hmm: HMM | None) -> dict[str, Any]:
     logits = outputs_of(dynamics, runs)
     num_symbols = logits.shape[-1]
-    sampled, likeliest = draw_symbols(logits)[None], logits.argmax(dim=-1)[None]
+    sampled, likeliest = symbols_of(logits, "sampled")[None], symbols_of(logits)[None]
     pairs = lagged_pairs(sampled, num_symbols, 1)[0, :, 0].sum(dim=0)
     total = pairs.sum(dim=1, keepdim=True)
     transition = pairs / total.where(total > 0, torch.nan)
@@ -209,10 +217,11 @@ def _mean_reciprocal(symbols: Tensor) -> float:
 
 
 def _eigenvalues(dynamics: MapDynamics, states: Tensor, settings: dict[str, Any]) -> dict[str, float]:
-    counts = eigen_counts(dynamics, states, driven_inputs(dynamics, states, **settings))
+    values = spectra(dynamics, states, Drive(dynamics, states, num_steps=1, **settings)(0))
+    counts = count_eigenvalues(values)
     return {
-        "unstable_fraction": float((counts.unstable > 0).double().mean()),
-        "critical_fraction": float((counts.critical > 0).double().mean()),
+        "unstable_fraction": float((counts.unstable > 0).mean()),
+        "critical_fraction": float((counts.critical > 0).mean()),
         "num_unstable": float(counts.unstable.mean()),
         "num_critical": float(counts.critical.mean()),
     }
@@ -223,17 +232,16 @@ def _top_exponent(
 ) -> float:
     """Largest Lyapunov exponent per step: mean growth of a tangent vector in the second half of the steps."""
     h, tangent = states, torch.randn_like(states)
-    log = []
+    drive, log = Drive(dynamics, states, num_steps=num_steps, **settings), []
     # Without drive a homogeneous map has the same derivative along a ray: unit length keeps h in range.
-    cone = settings["sigma"] == 0 and settings["input"] is None and scales(dynamics, states)
+    cone = settings["sigma"] == 0 and is_homogeneous(dynamics, states, settings["input"])
     for step in range(num_steps):
         if cone:
             size = h.norm(dim=1, keepdim=True)
             h = h / size.where(size > 0, 1.0)
         tangent = tangent / tangent.norm(dim=1, keepdim=True)
-        drive = driven_inputs(dynamics, states, **settings)
-        now = dynamics.at(step)
-        h, tangent = torch.func.jvp(lambda x, now=now, u=drive: now.step(x, u), (h,), (tangent,))  # type: ignore[misc]
+        now, u = dynamics.at(step), drive(step)
+        h, tangent = torch.func.jvp(lambda x, now=now, u=u: now.step(x, u), (h,), (tangent,))  # type: ignore[misc]
         log.append(tangent.norm(dim=1).log())
         if bool((log[-1] == -torch.inf).all()):
             return -np.inf  # all units silent: the tangent map is zero
@@ -244,13 +252,11 @@ def _top_exponent(
 
 def _spectral_radius(dynamics: MapDynamics, runs: Tensor) -> float:
     """Largest modulus of the recurrent weights' eigenvalues; NaN where the drive is unknown or not linear."""
-    drive = dynamics.preactivation
-    if drive is None:
+    try:
+        recurrent, _, _ = drive_matrices(dynamics, runs)
+    except ValueError:
         return np.nan
-    weights = [torch.func.jacrev(lambda h: drive(h, None))(runs[0, step]) for step in (0, -1)]
-    if not torch.allclose(*weights):
-        return np.nan
-    return float(torch.linalg.eigvals(weights[0].double()).abs().max())
+    return float(torch.linalg.eigvals(recurrent.double()).abs().max())
 
 
 def _column(rows: list[dict[str, Any]], name: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ from torch import Tensor
 
 from seqdyn.dynamics.flows import FlowDynamics
 from seqdyn.dynamics.maps import MapDynamics
+from seqdyn.dynamics.probing import computes_in, zeros_for
 
-__all__ = ["Dynamics", "as_input", "as_states", "check_dynamics", "check_unscheduled"]
+__all__ = ["Dynamics", "as_input", "as_states", "check_dynamics", "check_unscheduled", "zero_state"]
 
 Dynamics = MapDynamics | FlowDynamics
 
@@ -100,27 +102,34 @@ def as_input(dynamics: Dynamics, input: Any, like: Tensor) -> Tensor | None:
     return found
 
 
+def zero_state(dynamics: Dynamics) -> Tensor:
+    """A state of zeros (H,) in the precision and on the device in which a system computes.
+
+    Raises:
+        ValueError: If it accepts zeros in neither float32 nor float64.
+    """
+    check_dynamics(dynamics)
+    return zeros_for(_undriven(dynamics), dynamics.state_size)
+
+
+def _undriven(dynamics: Dynamics) -> Callable[[Tensor], Tensor]:
+    """The first step of a map without input; the velocity of a flow at time 0."""
+    if isinstance(dynamics, MapDynamics):
+        first = dynamics.at(0)
+        return lambda h: first.step(h, None)
+    drift = dynamics.drift
+    return lambda h: drift(h, 0.0)
+
+
 def _check_dtype(dynamics: Dynamics, states: Tensor, name: str) -> None:
     """Find out by one step whether the system computes in the precision of the states."""
-    if isinstance(dynamics, MapDynamics) and dynamics.schedule is not None:
-        return _check_dtype(dynamics.at(0), states, name)
-    probe = states.reshape(-1, dynamics.state_size)[:1]
-    try:
-        with torch.no_grad():
-            after = (
-                dynamics.step(probe, None)
-                if isinstance(dynamics, MapDynamics)
-                else dynamics.drift(probe, 0.0)
-            )
-        same = after.dtype == states.dtype
-    except RuntimeError as error:
-        if "dtype" not in str(error):
-            raise
-        same = False
-    if not same:
-        other = torch.float32 if states.dtype == torch.float64 else torch.float64
-        raise ValueError(
-            f"{name} is {states.dtype}, but the dynamics compute in another precision; convert it: "
-            f"{name}.to({other})."
-        )
-    return None
+    function, probe = _undriven(dynamics), states.reshape(-1, dynamics.state_size)[:1]
+    if computes_in(function, probe):
+        return
+    other = torch.float32 if states.dtype == torch.float64 else torch.float64
+    if not computes_in(function, probe.to(other)):
+        function(probe)  # what is wrong is not the precision: let it say so itself
+    raise ValueError(
+        f"{name} is {states.dtype}, but the dynamics compute in another precision; convert it: "
+        f"{name}.to({other})."
+    )

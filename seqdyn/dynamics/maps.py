@@ -16,15 +16,16 @@ import torch
 from torch import Tensor
 
 from seqdyn._arguments import check_count
+from seqdyn.dynamics.probing import zeros_for
 
 __all__ = [
     "Activation",
     "MapDynamics",
     "Overwritten",
     "activation_of",
+    "drive_of",
     "example",
     "from_callable",
-    "is_homogeneous",
     "scheduled",
 ]
 
@@ -133,44 +134,27 @@ def from_callable(
     return dynamics
 
 
-def is_homogeneous(dynamics: MapDynamics, like: Tensor) -> bool:
-    """Whether F(c h) = c F(h) for c > 0 without input, F not being linear: rectifiers without biases.
-
-    Decided on random states: the two sides are equal to the last bit for c = 2.
-
-    Args:
-        dynamics: The map.
-        like: Tensor that gives dtype and device.
-    """
-    generator = torch.Generator(device=like.device).manual_seed(0)
-    size = (16, dynamics.state_size)
-    h = torch.randn(size, generator=generator, dtype=like.dtype, device=like.device)
-    with torch.no_grad():
-        once, twice, back = (dynamics.step(scale * h, None) for scale in (1.0, 2.0, -1.0))
-    return bool((twice == 2 * once).all()) and not bool(torch.allclose(back, -once))
-
-
 def example(dynamics: MapDynamics) -> Tensor:
     """A state of zeros (H,) in the precision and on the device in which a map computes.
 
     Raises:
         ValueError: If the map accepts zeros in neither float32 nor float64.
     """
-    errors = []
-    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-    for device in devices:
-        for dtype in (torch.float32, torch.float64):
-            h = torch.zeros(dynamics.state_size, dtype=dtype, device=device)
-            try:
-                with torch.no_grad():
-                    if dynamics.at(0).step(h[None], None).dtype == dtype:
-                        return h
-            except RuntimeError as error:
-                errors.append(str(error))
-    raise ValueError(
-        f"step accepts a state of {dynamics.state_size} zeros neither in float32 nor in float64: "
-        f"{errors[0] if errors else 'it returns another dtype'}."
-    )
+    return zeros_for(lambda h: dynamics.at(0).step(h, None), dynamics.state_size)
+
+
+def drive_of(dynamics: MapDynamics) -> Step:
+    """The drive of a map before its nonlinearity, a function of state and input.
+
+    Raises:
+        ValueError: If the map does not tell it.
+    """
+    if dynamics.preactivation is None:
+        raise ValueError(
+            "these dynamics have no preactivation: the drive before the nonlinearity is needed here. Give it "
+            "as MapDynamics(..., preactivation=lambda h, u: ...); gated cells (GRU, LSTM) have none."
+        )
+    return dynamics.preactivation
 
 
 def activation_of(dynamics: MapDynamics, like: Tensor) -> tuple[Step, Activation]:
@@ -183,21 +167,17 @@ def activation_of(dynamics: MapDynamics, like: Tensor) -> tuple[Step, Activation
     Raises:
         ValueError: If the map has no drive, or its nonlinearity is neither given nor recognised.
     """
-    if dynamics.preactivation is None:
-        raise ValueError(
-            "these dynamics have no preactivation: the drive before the nonlinearity is needed here. Give it "
-            "as MapDynamics(..., preactivation=lambda h, u: ...); gated cells (GRU, LSTM) have none."
-        )
+    preactivation = drive_of(dynamics)
     if dynamics.activation is not None:
-        return dynamics.preactivation, dynamics.activation
+        return preactivation, dynamics.activation
     generator = torch.Generator(device=like.device).manual_seed(0)
     size = (64, dynamics.state_size)
     h = 2 * torch.randn(size, generator=generator, dtype=like.dtype, device=like.device)
     with torch.no_grad():
-        drive, after = dynamics.preactivation(h, None), dynamics.step(h, None)
+        drive, after = preactivation(h, None), dynamics.step(h, None)
     for known in (torch.relu, torch.tanh, torch.clone):
         if torch.allclose(known(drive), after):
-            return dynamics.preactivation, known
+            return preactivation, known
     raise ValueError(
         "the nonlinearity between preactivation and step is not the rectifier, tanh or the identity; name "
         "it: dataclasses.replace(dynamics, activation=torch.sigmoid)."

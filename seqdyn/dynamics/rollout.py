@@ -124,6 +124,7 @@ class Drive:
         if not (math.isfinite(sigma) and sigma >= 0):
             raise ValueError(f"sigma must be a standard deviation, a finite number from 0, got {sigma!r}.")
         self._scale: float | Tensor = sigma
+        self._num_rows = len(hidden)
         if isinstance(dynamics, FlowDynamics):
             size, self._scale = dynamics.state_size, sigma * dynamics.volatility
         else:
@@ -138,18 +139,33 @@ class Drive:
                 f"noise must have shape {wanted} (start, time, input), got {tuple(noise.shape)}."
             )
         self._constant = as_input(dynamics, input, hidden)
-        if self._constant is not None:
-            self._constant = self._constant.expand(len(hidden), size)
+        if self._constant is not None and tuple(self._constant.shape) not in {(size,), (len(hidden), size)}:
+            raise ValueError(
+                f"input must be one constant input ({size},), or one for each of the {len(hidden)} states, "
+                f"got shape {tuple(self._constant.shape)}."
+            )
         self._noise = None if noise is None else noise.to(hidden)
         self._fresh = hidden.new_empty(len(hidden), size) if sigma > 0 else None
 
-    def __call__(self, step: int) -> Tensor | None:
-        """Input (N, X) of a step, or noise term (N, C) of a flow; ``None`` if there is neither."""
+    def __call__(self, step: int, rows: Tensor | None = None) -> Tensor | None:
+        """Input (N, X) of a step, or noise term (N, C) of a flow; ``None`` if there is neither.
+
+        Args:
+            step: Number of the step.
+            rows: Numbers of the states that are still of interest; all by default.
+        """
+        constant = self._constant
+        if constant is not None and constant.ndim == 2 and rows is not None:
+            constant = constant[rows]
         if self._fresh is None:
-            return self._constant
-        noise = torch.randn_like(self._fresh) if self._noise is None else self._noise[:, step]
+            count = self._num_rows if rows is None else len(rows)
+            return None if constant is None else constant.expand(count, constant.shape[-1])
+        if self._noise is None:
+            noise = torch.randn_like(self._fresh if rows is None else self._fresh[: len(rows)])
+        else:
+            noise = self._noise[:, step] if rows is None else self._noise[rows, step]
         driven = self._scale * noise
-        return driven if self._constant is None else self._constant + driven
+        return driven if constant is None else constant + driven
 
 
 def check_step_size(dynamics: Dynamics, step_size: float | None) -> None:

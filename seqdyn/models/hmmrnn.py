@@ -34,6 +34,7 @@ from seqdyn.data.schema import OUTCOME, SAMPLE, SYMBOL, TIME, check_sequences
 from seqdyn.data.sequences import SequenceDataModule
 from seqdyn.datasets import hmm as processes
 from seqdyn.dynamics import MapDynamics
+from seqdyn.dynamics.symbols import symbols_of
 from seqdyn.errors import NonFiniteError
 from seqdyn.models.base import Model
 from seqdyn.nn.noise_rnn import ACTIVATIONS, NoiseRNN
@@ -253,7 +254,7 @@ class HMMRNN(Model):
 
     def _symbols(self, logits: Tensor) -> Tensor:
         """Symbols drawn from logits, one-hot."""
-        return self._one_hot(draw(logits))
+        return self._one_hot(symbols_of(logits, "sampled"))
 
     def _one_hot(self, symbols: Tensor) -> Tensor:
         return nn.functional.one_hot(symbols, self.hparams.num_symbols).to(self.dtype)
@@ -323,7 +324,7 @@ class HMMRNN(Model):
             if step < burn_in:
                 continue
             logits = self.network.logits(hidden)
-            now = {"symbol": draw(logits), "hidden": hidden, "logits": logits}
+            now = {"symbol": symbols_of(logits, "sampled"), "hidden": hidden, "logits": logits}
             for name, values in kept.items():
                 values.append(now[name].cpu())
         if not bool(torch.isfinite(hidden).all()):
@@ -342,6 +343,7 @@ class HMMRNN(Model):
             state_size=self.hparams.hidden_size,
             input_size=self.hparams.input_size,
             preactivation=network.drive,
+            activation=ACTIVATIONS[self.hparams.activation],
         )
 
     def _check_symbols(self, data: xr.Dataset) -> None:
@@ -360,11 +362,6 @@ class HMMRNN(Model):
                 f"the data hold symbol {most} but the model was built with num_symbols={known}; build it "
                 f"with num_symbols={most + 1}."
             )
-
-
-def draw(logits: Tensor) -> Tensor:
-    """Symbols (...) drawn from softmax of logits (..., K)."""
-    return (logits - torch.empty_like(logits).exponential_().log()).argmax(dim=-1)
 
 
 def _check_same_labels(data: xr.Dataset, val: xr.Dataset) -> None:

@@ -28,10 +28,10 @@ def logit_gradients(dynamics: MapDynamics, seed: int) -> xr.Dataset:
 
 
 def training_dynamics(dynamics: MapDynamics, seed: int) -> xr.Dataset:
-    return analysis.training_dynamics({0: dynamics, 5: dynamics}, num_steps=50, num_jacobians=4, seed=seed)
+    return analysis.training_dynamics({0: dynamics, 5: dynamics}, num_steps=500, num_jacobians=4, seed=seed)
 
 
-SMALL = {"num_steps": 60, "num_chains": 8, "burn_in": 20}
+SMALL = {"num_steps": 480, "num_chains": 8, "burn_in": 20}
 ANALYSES: dict[str, tuple[Callable[..., xr.Dataset], dict[str, set[str]]]] = {
     "autonomous_dynamics": (
         lambda dynamics, seed: analysis.autonomous_dynamics(dynamics, num_starts=10, num_steps=60, seed=seed),

@@ -51,7 +51,7 @@ def test_a_drive_that_is_not_affine_has_no_weights() -> None:
 
     with pytest.raises(ValueError, match=r"not W h \+ U x \+ b"):
         drive_matrices(odd, torch.zeros(1))
-    with pytest.raises(ValueError, match="do not have"):
+    with pytest.raises(ValueError, match="have no preactivation"):
         drive_matrices(from_torch(nn.GRU(2, 3)), torch.zeros(1))
 
 

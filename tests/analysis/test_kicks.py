@@ -24,12 +24,12 @@ from seqdyn.analysis import (
     populations,
     reference_run,
 )
-from seqdyn.analysis.connectivity import weights_of
 from seqdyn.analysis.groups import CAUSE, NO_GROUP, matched_groups
 from seqdyn.analysis.kicks import _group_size
 from seqdyn.analysis.screens import screen
 from seqdyn.analysis.signatures import auc, contrast
 from seqdyn.dynamics import MapDynamics, from_callable
+from seqdyn.errors import NonFiniteError
 
 MEMBERS, KICKS, INTEGRATORS, BYSTANDERS = 6, 3, 12, 14
 
@@ -128,7 +128,7 @@ def test_silencing_planted_units_ends_their_direction_and_random_sets_do_little(
     assert float(silent.direction_effect.sel(symbol=before, symbol_next=after)) >= 0.8
     assert float(abs(silent.random_effect).median()) < 0.2
     assert (effect["rank"] >= 0.95).all() and effect.verdict.values.tolist() == [CAUSE, CAUSE]
-    assert effect.attrs["verdict"] == CAUSE
+    assert effect.attrs["verdict"] == CAUSE and effect.criterion_met.all()
     low, high = silent.effect_ci.values
     assert low <= float(silent.effect) <= high
 
@@ -138,7 +138,7 @@ def test_a_double_precision_network_has_the_same_kick_units() -> None:
 
     found = kick_units(network.dynamics, num_steps=8000, seed=3, num_states=2000)
 
-    assert found.attrs["dtype"] == "torch.float64"
+    assert found.attrs["dtype"] == "float64"
     for direction, units in network.kicks.items():
         assert np.flatnonzero(found.is_kick.sel(direction=direction)).tolist() == units
 
@@ -171,7 +171,7 @@ def test_a_group_of_bystanders_is_no_cause() -> None:
 
     silent = effect.sel(change="silence")
     assert float(silent.effect) == 0 and silent.effect_ci.values.tolist() == [0, 0]
-    assert effect.attrs["verdict"] == NO_GROUP
+    assert effect.attrs["verdict"] == NO_GROUP and not silent.criterion_met.any()
 
 
 def test_taking_a_symbol_away_is_no_cause_though_the_rate_falls() -> None:
@@ -186,6 +186,10 @@ def test_taking_a_symbol_away_is_no_cause_though_the_rate_falls() -> None:
     # Put back into symbol 2, the network leaves it at once.
     assert float(silent.hazard_effect.sel(symbol=2, symbol_next=0)) < -1
     assert str(silent.verdict.values) == NO_GROUP
+    met = silent.criterion_met
+    assert dict(zip(met.criterion.values.tolist(), met.values.tolist(), strict=True)) == {
+        "rank": True, "interval": True, "hazard": False,
+    }  # fmt: skip
 
 
 def test_batched_silencing_equals_a_loop_over_silenced_networks() -> None:
@@ -196,7 +200,7 @@ def test_batched_silencing_equals_a_loop_over_silenced_networks() -> None:
     assert dynamics.readout is not None and dynamics.preactivation is not None
     for change in ("silence", "recurrent"):
         torch.manual_seed(0)
-        found = screen(dynamics, sets, hidden, num_steps=60, change=change).moves
+        found = screen(dynamics, sets, hidden, num_steps=60, change=change)
         for row, units in enumerate(sets):
             torch.manual_seed(0)
             h, moves = hidden, np.zeros((5, 3, 3))
@@ -215,7 +219,7 @@ def test_restarts_put_every_set_back_on_the_first() -> None:
     sets = torch.zeros(2, network.dynamics.state_size, dtype=torch.bool)
     sets[1, network.kicks["0->2"]] = True
 
-    moves = screen(network.dynamics, sets, torch.zeros(64, 56), num_steps=400, restart=20).moves.sum(axis=1)
+    moves = screen(network.dynamics, sets, torch.zeros(64, 56), num_steps=400, restart=20).sum(axis=1)
 
     # Left alone, the second set would end in symbol 0 and never show how symbol 2 is left.
     # What switches still was pushed before the set was put back.
@@ -341,17 +345,6 @@ def test_populations_are_found_where_they_are_wired(tmp_path: Path) -> None:
     xr.testing.assert_identical(xr.load_dataset(tmp_path / "populations.nc"), found)
 
 
-def test_weights_are_read_off_the_drive() -> None:
-    dynamics = wired()
-    found = weights_of(dynamics, torch.zeros(1))
-    h, u = torch.rand(24), torch.rand(24)
-
-    assert dynamics.preactivation is not None
-    torch.testing.assert_close(found.recurrent @ h + found.input @ u, dynamics.preactivation(h, u))
-    with pytest.raises(ValueError, match="not linear"):
-        weights_of(dataclasses.replace(dynamics, preactivation=lambda h, u: h**2 + u), torch.zeros(1))
-
-
 def test_untrained_networks_go_through_every_tool() -> None:
     generator = torch.Generator().manual_seed(1)
     weights, inputs, out = (
@@ -429,3 +422,38 @@ def test_pictures_of_residence_and_regimes() -> None:
     assert [text.get_text() for text in parts[2].texts][3:6] == ["–", "–", "–"]
     with pytest.raises(ValueError, match="dwell_length"):
         plot.regimes(found)
+
+
+def held_down() -> MapDynamics:
+    """Unit 0 keeps unit 1 from growing a thousandfold each step; the others flip coins."""
+    generator = torch.Generator().manual_seed(0)
+    weights = 0.3 * torch.randn(8, 8, generator=generator)
+    weights[0], weights[1], weights[:, 1] = 0, 0, 0
+    weights[1, 1], weights[1, 0] = 1000.0, -1e6
+    bias = torch.eye(8)[0]
+
+    def preactivation(h: Tensor, u: Tensor) -> Tensor:
+        return h @ weights.mT + u * (torch.arange(8) > 0) + bias
+
+    return from_callable(
+        lambda h, u: preactivation(h, u).relu(), 8, 8, lambda h: h[..., 2:4], preactivation=preactivation
+    )
+
+
+def test_units_without_which_the_activity_diverges_are_unknown_and_count_against_the_claim() -> None:
+    dynamics, options = held_down(), {"start": torch.eye(8)[0], "seed": 0}
+
+    found = kick_units(dynamics, num_steps=2000, num_states=100, num_resamples=10, **options)
+    assert np.isnan(found.causal_effect[:, 0]).all() and np.isnan(found.causal_ci[:, 0]).all()
+    assert np.isfinite(found.causal_effect[:, 1:]).all() and not found.is_kick[:, 0].any()
+
+    small = {"num_steps": 2000, "num_random": 4, "num_resamples": 10, **options}
+    effect = group_effect(dynamics, [3, 7], **small)
+    unknown = np.isnan(effect.random_effect)
+    np.testing.assert_array_equal(unknown.sel(change="silence"), (effect.random_unit == 0).any("group_unit"))
+    assert unknown.sel(change="silence").any() and not unknown.sel(change="recurrent").any()
+    assert float(effect["rank"].sel(change="silence")) < 1
+    silent = group_effect(dynamics, [0, 4], **small).sel(change="silence")
+    assert np.isnan(silent.effect) and float(silent["rank"]) == 0 and str(silent.verdict.values) == NO_GROUP
+    with pytest.raises(NonFiniteError, match="with the first set"):
+        screen(dynamics, torch.eye(8, dtype=torch.bool)[:1], torch.zeros(4, 8), num_steps=40)

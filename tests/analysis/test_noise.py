@@ -10,12 +10,13 @@ from torch import Tensor
 from seqdyn.analysis import noise_sweep
 from seqdyn.dynamics.flows import FlowDynamics
 from seqdyn.dynamics.maps import MapDynamics
+from seqdyn.errors import NonFiniteError
 from seqdyn.models import HMMRNN
 
 
 def test_homogeneous_networks_scale_to_the_last_bit() -> None:
     # Check D1 and identity 2: exact for powers of two, in rounding for others.
-    found = noise_sweep(HMMRNN(3).dynamics(), [0.25, 0.3, 1.0, 4.0], num_steps=100, seed=0)
+    found = noise_sweep(HMMRNN(3).dynamics(), [0.25, 0.3, 1.0, 4.0], num_steps=1000, seed=0)
 
     np.testing.assert_array_equal(found.deviation[[0, 2, 3]], 0)
     assert 0 < float(found.deviation[1]) < 1e-5
@@ -28,7 +29,7 @@ def test_homogeneous_networks_scale_to_the_last_bit() -> None:
 
 @pytest.mark.parametrize("arguments", [{"bias": True}, {"activation": "tanh"}])
 def test_with_bias_or_tanh_the_identity_fails(arguments: dict[str, object]) -> None:
-    found = noise_sweep(HMMRNN(3, **arguments).dynamics(), [0.5, 1.0, 4.0], num_steps=100, seed=0)
+    found = noise_sweep(HMMRNN(3, **arguments).dynamics(), [0.5, 1.0, 4.0], num_steps=1000, seed=0)
 
     assert found.attrs["homogeneous"] == 0
     assert float(found.deviation[1]) == 0  # the reference itself
@@ -39,7 +40,7 @@ def test_radius_of_white_noise_is_that_of_a_rayleigh_law() -> None:
     def step(h: Tensor, u: Tensor | None) -> Tensor:
         return torch.zeros_like(h) if u is None else u
 
-    found = noise_sweep(MapDynamics(step, None, 2, 2), [1.0, 2.0], num_chains=20, num_steps=2000, seed=0)
+    found = noise_sweep(MapDynamics(step, None, 2, 2), [1.0, 2.0], num_chains=20, num_steps=40_000, seed=0)
 
     # 40,000 independent draws: standard errors are about 0.4 % of the mean.
     sigma = found.sigma.values
@@ -53,7 +54,7 @@ def test_radius_of_white_noise_is_that_of_a_rayleigh_law() -> None:
 
 
 def test_density_integrates_to_one() -> None:
-    found = noise_sweep(HMMRNN(3).dynamics(), [1.0, 2.0], num_steps=200, seed=0)
+    found = noise_sweep(HMMRNN(3).dynamics(), [1.0, 2.0], num_steps=2000, seed=0)
 
     for one in range(2):
         cell = np.diff(found.grid_pc1[one])[0] * np.diff(found.grid_pc2[one])[0]
@@ -63,7 +64,7 @@ def test_density_integrates_to_one() -> None:
 def test_a_flow_scales_its_volatility() -> None:
     flow = FlowDynamics(lambda x, t: -x, 0.5, 2)
 
-    found = noise_sweep(flow, [1.0, 2.0], step_size=0.1, num_steps=50, seed=0)
+    found = noise_sweep(flow, [1.0, 2.0], step_size=0.1, num_steps=500, seed=0)
 
     np.testing.assert_allclose(found.deviation, 0, atol=1e-6)
 
@@ -72,13 +73,13 @@ def test_divergence_is_marked_with_its_reason() -> None:
     def step(h: Tensor, u: Tensor | None) -> Tensor:
         return 0.5 * h + 0.01 * h**3 + (0 if u is None else u)
 
-    found = noise_sweep(MapDynamics(step, None, 2, 2), [0.1, 1.0, 9.0], num_steps=50, seed=0)
+    found = noise_sweep(MapDynamics(step, None, 2, 2), [0.1, 1.0, 9.0], num_steps=500, seed=0)
 
     assert "sigma = 9" in found.attrs["reason"]
     assert np.isnan(found.radius_mean[2]) and np.isfinite(found.radius_mean[:2]).all()
     assert np.isfinite(found.linear_fit_slope)
-    with pytest.raises(ValueError, match="diverges at sigma=9; sweep smaller sigmas"):
-        noise_sweep(MapDynamics(step, None, 2, 2), [9.0], num_steps=50, seed=0)
+    with pytest.raises(NonFiniteError, match="diverges at sigma=9; sweep smaller sigmas"):
+        noise_sweep(MapDynamics(step, None, 2, 2), [9.0], num_steps=500, seed=0)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_a_circle_winds_by_its_angle() -> None:
 @pytest.mark.parametrize("angle", [ANGLE, -ANGLE])
 def test_a_noisy_rotation_has_the_known_area_rate(angle: float) -> None:
     r"""E[u v' - v u'] / 2 = decay sin(angle) Var / 2 per coordinate pair, Var = 1 / (1 - decay^2) each."""
-    found = orbit(rotation(angle), num_chains=200, num_steps=500, seed=0)
+    found = orbit(rotation(angle), num_chains=200, num_steps=100_000, seed=0)
 
     variance = 1 / (1 - DECAY**2)
     exact = DECAY * math.sin(angle) * variance
@@ -59,7 +59,7 @@ def test_a_noisy_rotation_has_the_known_area_rate(angle: float) -> None:
 
 
 def test_without_rotation_neither_null_is_left() -> None:
-    found = orbit(rotation(0.0), num_chains=100, num_steps=300, seed=0)
+    found = orbit(rotation(0.0), num_chains=100, num_steps=30_000, seed=0)
 
     assert (found.p_value > 0.05).all()  # false alarms: 5 % each, at this fixed seed none
     assert abs(float(found.directedness)) < 0.05
@@ -68,7 +68,7 @@ def test_without_rotation_neither_null_is_left() -> None:
 def test_the_nulls_have_the_spread_of_the_area_rate() -> None:
     rates, widths = [], []
     for seed in range(20):
-        found = orbit(rotation(0.0), num_chains=30, num_steps=300, num_shuffles=100, seed=seed)
+        found = orbit(rotation(0.0), num_chains=30, num_steps=9000, num_shuffles=100, seed=seed)
         rates.append(float(found.area_rate))
         widths.append(found.area_rate_null.std("shuffle").values)
 
@@ -77,7 +77,7 @@ def test_the_nulls_have_the_spread_of_the_area_rate() -> None:
 
 
 def test_profiles_of_a_rotation_are_flat_and_name_the_symbol() -> None:
-    found = orbit(rotation(ANGLE, readout=True), num_chains=200, num_steps=500, num_bins=8, seed=0)
+    found = orbit(rotation(ANGLE, readout=True), num_chains=200, num_steps=100_000, num_bins=8, seed=0)
 
     np.testing.assert_allclose(found.profile_occupancy, 1 / 8, rtol=0.1)
     assert float(found.profile_occupancy.sum()) == pytest.approx(1)
@@ -93,7 +93,7 @@ def test_profiles_of_a_rotation_are_flat_and_name_the_symbol() -> None:
 
 def test_a_still_system_has_a_reason() -> None:
     found = orbit(
-        MapDynamics(lambda h, u: h, None, 3, 0), start=torch.zeros(4, 3), sigma=0.0, num_steps=10, burn_in=0
+        MapDynamics(lambda h, u: h, None, 3, 0), start=torch.zeros(4, 3), sigma=0.0, num_steps=40, burn_in=0
     )
 
     assert "nothing moves" in found.attrs["reason"]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from seqdyn.analysis import composition
 from seqdyn.analysis.pairs import _stretches, jaccard, procrustes_distance, profile_distance
+from seqdyn.analysis.stays import REGIONS
 from seqdyn.dynamics.maps import MapDynamics
 
 
@@ -31,7 +32,7 @@ def ring(angle: float) -> MapDynamics:
     return MapDynamics(step, readout, 4, 4)
 
 
-SMALL = {"num_steps": 600, "num_chains": 16, "num_jacobians": 8, "axes": (1, 2), "seed": 0}
+SMALL = {"num_steps": 9600, "num_chains": 16, "num_jacobians": 8, "axes": (1, 2), "seed": 0}
 
 
 def test_a_ring_of_two_symbols_is_one_orbit() -> None:
@@ -44,6 +45,20 @@ def test_a_ring_of_two_symbols_is_one_orbit() -> None:
     assert np.isnan(found.pair_profile.sel(pair="0-2")).all()
     assert "'0-2', '1-2'" in found.attrs["reason"]
     assert float(one.pair_profile.sel(quantity="occupancy").sum()) == pytest.approx(1)
+
+
+def test_regions_of_a_direction_are_those_of_its_states() -> None:
+    found = composition(ring(0.2), **SMALL).region_fraction
+
+    assert found.direction.values.tolist() == ["0->1", "1->0", "0->2", "2->0", "1->2", "2->1"]
+    assert found.region.values.tolist() == list(REGIONS)
+    # Half a turn takes 5 π steps, and 2 to 8 of them are left in a share of 6 / 5 π; 200 states each.
+    both = found.sel(direction=["0->1", "1->0"])
+    np.testing.assert_allclose(both.sum("region"), 1)
+    np.testing.assert_allclose(both.sel(region="kick-zone"), 6 / (5 * math.pi), atol=0.12)
+    assert np.isnan(found.sel(direction=["2->0", "2->1"])).all()
+    slow = composition(ring(0.02), **SMALL).region_fraction
+    assert float(slow.sel(direction="0->1", region="cluster")) > 0.8
 
 
 def test_turning_is_counted_forward_either_way() -> None:

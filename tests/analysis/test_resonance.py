@@ -47,7 +47,7 @@ def start(num_chains: int) -> Tensor:
 
 def test_argmax_is_flat_for_a_homogeneous_network() -> None:
     # Identity 3 of section 4.1: to the last bit for powers of two.
-    found = resonance(HMMRNN(3).dynamics(), [0.25, 1.0, 4.0], num_steps=200, num_bootstrap=20, seed=0)
+    found = resonance(HMMRNN(3).dynamics(), [0.25, 1.0, 4.0], num_steps=12_800, num_bootstrap=20, seed=0)
 
     for name in ("argmax_switch_rate", "argmax_residence_cv", "argmax_mutual_information"):
         assert (found[name] == found[name][0]).all(), name
@@ -63,7 +63,7 @@ def test_a_forced_double_well_resonates() -> None:
     sigmas = [0.3, 0.5, 0.7, 1.2, 3.0]
 
     found = resonance(
-        forced_double_well(32), sigmas, start=start(32), num_steps=1024, num_bootstrap=50, seed=0
+        forced_double_well(32), sigmas, start=start(32), num_steps=32_768, num_bootstrap=50, seed=0
     )
 
     assert found.attrs["control"].startswith("genuine")
@@ -85,7 +85,12 @@ def test_symbols_of_a_memoryless_map_follow_their_law() -> None:
         return torch.cat([torch.zeros_like(h), h], dim=-1)
 
     found = resonance(
-        MapDynamics(step, readout, 1, 1), [0.5, 1.0], num_steps=400, num_chains=100, num_bootstrap=10, seed=0
+        MapDynamics(step, readout, 1, 1),
+        [0.5, 1.0],
+        num_steps=40_000,
+        num_chains=100,
+        num_bootstrap=10,
+        seed=0,
     )
 
     # P(symbol 1) = E sigmoid(sigma |xi|); the kink of |xi| leaves quadrature an error of 1e-3.
@@ -105,7 +110,7 @@ def test_the_error_is_that_of_the_transitions() -> None:
         return torch.zeros_like(h)
 
     dynamics = MapDynamics(step, lambda h: torch.cat([h, h, h], dim=-1), 1, 1)
-    found = resonance(dynamics, [1.0, 2.0], hmm=hmm, num_steps=300, num_bootstrap=5, seed=0)
+    found = resonance(dynamics, [1.0, 2.0], hmm=hmm, num_steps=19_200, num_bootstrap=5, seed=0)
 
     # Uniform symbols: the largest error is that of 0 -> 0, over the two frequent rows; 19,200 draws.
     q = hmm.output_statistics().transition.numpy()[[0, 2]]
@@ -125,9 +130,9 @@ def test_the_divergence_is_over_that_of_the_process(monkeypatch: pytest.MonkeyPa
 
     law = torch.tensor([0.495, 0.01, 0.495])
     dynamics = MapDynamics(step, lambda h: law.log().expand(*h.shape[:-1], 3), 1, 1)
-    own = resonance(dynamics, [1.0], hmm=linear_chain(3), num_steps=200, sequence_length=10, seed=0)
+    own = resonance(dynamics, [1.0], hmm=linear_chain(3), num_steps=12_800, sequence_length=10, seed=0)
     other = MapDynamics(step, lambda h: torch.cat([h, h, h], dim=-1), 1, 1)
-    far = resonance(other, [1.0], hmm=linear_chain(3), num_steps=200, sequence_length=10, seed=0)
+    far = resonance(other, [1.0], hmm=linear_chain(3), num_steps=12_800, sequence_length=10, seed=0)
 
     assert own.divergence_ratio.item() == pytest.approx(1, abs=0.5)
     assert far.divergence_ratio.item() > 30
@@ -136,7 +141,7 @@ def test_the_divergence_is_over_that_of_the_process(monkeypatch: pytest.MonkeyPa
 def test_no_events_give_nan_and_a_reason() -> None:
     dynamics = MapDynamics(lambda h, u: 0 * h, lambda h: torch.cat([h + 90, h], -1), 1, 1)
 
-    found = resonance(dynamics, [1.0], num_steps=50, num_bootstrap=5, seed=0)
+    found = resonance(dynamics, [1.0], num_steps=3200, num_bootstrap=5, seed=0)
 
     assert np.isnan(found.residence_cv).all() and np.isnan(found.correlation_time).all()
     assert "too few complete runs of symbols at sigma = [1.0]" in found.attrs["reason"]
@@ -148,7 +153,7 @@ def test_diverged_activity_is_marked() -> None:
         return 0.1 * h**3 + (0 if u is None else u)
 
     dynamics = MapDynamics(step, lambda h: torch.cat([h, -h], -1), 1, 1)
-    found = resonance(dynamics, [0.5, 9.0], num_steps=50, num_bootstrap=5, seed=0)
+    found = resonance(dynamics, [0.5, 9.0], num_steps=3200, num_bootstrap=5, seed=0)
 
     assert "diverges at sigma = [9.0]" in found.attrs["reason"]
     assert np.isnan(found.switch_rate[1]) and np.isfinite(found.switch_rate[0])
@@ -156,11 +161,11 @@ def test_diverged_activity_is_marked() -> None:
 
 def test_wrong_process_and_length_are_named() -> None:
     with pytest.raises(ValueError, match="hmm has 3 symbols but the readout has 4"):
-        resonance(HMMRNN(4).dynamics(), [1.0], hmm=linear_chain(3), num_steps=50)
-    with pytest.raises(ValueError, match="num_steps must be a whole number of at least 22"):
-        resonance(HMMRNN(3).dynamics(), [1.0], num_steps=20)
-    with pytest.raises(ValueError, match="sequence_length must be at most num_steps = 50"):
-        resonance(HMMRNN(3).dynamics(), [1.0], hmm=linear_chain(3), num_steps=50, sequence_length=60)
+        resonance(HMMRNN(4).dynamics(), [1.0], hmm=linear_chain(3), num_steps=3200)
+    with pytest.raises(ValueError, match="fewer than 22 steps; type num_steps=1408"):
+        resonance(HMMRNN(3).dynamics(), [1.0], num_steps=1280)
+    with pytest.raises(ValueError, match="sequence_length must be at most the 50 steps of each chain"):
+        resonance(HMMRNN(3).dynamics(), [1.0], hmm=linear_chain(3), num_steps=3200, sequence_length=60)
 
 
 # Statistics ---------------------------------------------------------------------------------------------

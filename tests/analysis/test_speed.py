@@ -22,7 +22,7 @@ OU = MapDynamics(step, None, 2, 2)
 
 
 def test_drift_and_diffusion_of_an_ornstein_uhlenbeck_map() -> None:
-    found = speed_field(OU, num_chains=100, num_steps=2000, sigma=0.5, num_bins=12, min_visits=500, seed=0)
+    found = speed_field(OU, num_chains=100, num_steps=200_000, sigma=0.5, num_bins=12, min_visits=500, seed=0)
 
     # In the plane A turns into V A V^T; the field is taken at the mean of the visits.
     turned = _turned()
@@ -40,7 +40,7 @@ def test_drift_and_diffusion_of_an_ornstein_uhlenbeck_map() -> None:
 
 
 def test_the_three_speeds() -> None:
-    found = speed_field(OU, num_chains=100, num_steps=1000, sigma=0.5, num_bins=10, min_visits=500, seed=0)
+    found = speed_field(OU, num_chains=100, num_steps=100_000, sigma=0.5, num_bins=10, min_visits=500, seed=0)
 
     known = np.isfinite(found.speed.values)
     still = np.linalg.norm(found.center.values[known] @ _turned().T, axis=1)
@@ -69,8 +69,8 @@ def test_the_mean_map_of_a_rectifier_is_not_the_noise_free_one() -> None:
 
 def test_a_flow_without_noise_has_its_own_field() -> None:
     found = speed_field(
-        FlowDynamics(lambda x, t: -x, 0.0, 2), sigma=0.0, start=torch.randn(500, 2), burn_in=0, num_steps=20,
-        step_size=0.1, num_bins=5, min_visits=5,
+        FlowDynamics(lambda x, t: -x, 0.0, 2), sigma=0.0, start=torch.randn(500, 2), burn_in=0,
+        num_steps=10_000, step_size=0.1, num_bins=5, min_visits=5,
     )  # fmt: skip
 
     known = np.isfinite(found.drift.values).all(axis=-1)
@@ -81,7 +81,7 @@ def test_a_flow_without_noise_has_its_own_field() -> None:
 
 
 def test_too_few_visits_are_said() -> None:
-    found = speed_field(OU, num_chains=2, num_steps=5, min_visits=100, seed=0)
+    found = speed_field(OU, num_chains=2, num_steps=10, min_visits=100, seed=0)
 
     assert "no bin has 100 visits" in found.attrs["reason"]
     assert np.isnan(found.speed).all() and int(found["count"].sum()) == 8

@@ -50,14 +50,14 @@ def test_autonomous_runs_end_on_crosses(dynamics: MapDynamics) -> None:
 
 def test_an_axes_that_is_given_is_used(dynamics: MapDynamics) -> None:
     _, ax = plt.subplots()
-    data = analysis.readout_axes(dynamics, num_steps=50, num_chains=4, seed=0)
+    data = analysis.readout_axes(dynamics, num_steps=200, num_chains=4, seed=0)
 
     assert plot.readout_axes(data, ax=ax) is ax
     assert len([text for text in ax.texts if text.arrow_patch is not None]) == 3  # type: ignore[attr-defined]
 
 
 def test_the_orbit_and_its_null(dynamics: MapDynamics) -> None:
-    data = analysis.orbit(dynamics, num_steps=50, num_chains=8, num_shuffles=20, axes=(2, 3), seed=0)
+    data = analysis.orbit(dynamics, num_steps=400, num_chains=8, num_shuffles=20, axes=(2, 3), seed=0)
 
     plane, motion, emission, area = drawn(plot.orbit(data))
 
@@ -69,7 +69,7 @@ def test_the_orbit_and_its_null(dynamics: MapDynamics) -> None:
 
 @pytest.mark.parametrize("quantity", ["speed", "autonomous_speed", "mean_map_speed"])
 def test_speeds(dynamics: MapDynamics, quantity: str) -> None:
-    data = analysis.speed_field(dynamics, num_steps=200, num_bins=8, seed=0)
+    data = analysis.speed_field(dynamics, num_steps=12_800, num_bins=8, seed=0)
 
     (ax,) = drawn(plot.speed_field(data, quantity=quantity))
 
@@ -77,7 +77,7 @@ def test_speeds(dynamics: MapDynamics, quantity: str) -> None:
 
 
 def test_no_visits_are_written_out(dynamics: MapDynamics) -> None:
-    data = analysis.speed_field(dynamics, num_steps=5, num_chains=2, min_visits=99, seed=0)
+    data = analysis.speed_field(dynamics, num_steps=10, num_chains=2, min_visits=99, seed=0)
 
     (ax,) = drawn(plot.speed_field(data))
 
@@ -96,7 +96,7 @@ def test_logits(dynamics: MapDynamics) -> None:
 
 
 def test_noise_sweep_has_a_line_and_a_contour_for_each(dynamics: MapDynamics) -> None:
-    data = analysis.noise_sweep(dynamics, [0.5, 1.0, 2.0], num_steps=100, seed=0)
+    data = analysis.noise_sweep(dynamics, [0.5, 1.0, 2.0], num_steps=1000, seed=0)
 
     contours, radius = drawn(plot.noise_sweep(data))
 
@@ -107,7 +107,7 @@ def test_noise_sweep_has_a_line_and_a_contour_for_each(dynamics: MapDynamics) ->
 
 @pytest.mark.parametrize("hmm", [None, linear_chain(3)], ids=["unknown", "known"])
 def test_resonance_with_and_without_a_process(dynamics: MapDynamics, hmm: object) -> None:
-    data = analysis.resonance(dynamics, [0.5, 1.0, 2.0], hmm=hmm, num_steps=60, num_bootstrap=5, seed=0)
+    data = analysis.resonance(dynamics, [0.5, 1.0, 2.0], hmm=hmm, num_steps=3840, num_bootstrap=5, seed=0)
 
     axes = drawn(plot.resonance(data))
 
@@ -118,7 +118,7 @@ def test_resonance_with_and_without_a_process(dynamics: MapDynamics, hmm: object
 
 def test_training_with_a_diverged_checkpoint(dynamics: MapDynamics) -> None:
     grown = MapDynamics(lambda h, u: 9 * h + dynamics.step(h, u), dynamics.readout, 16, 4)
-    data = analysis.training_dynamics({0: dynamics, 1: grown, 2: dynamics}, num_steps=60, seed=0)
+    data = analysis.training_dynamics({0: dynamics, 1: grown, 2: dynamics}, num_steps=600, seed=0)
 
     axes = drawn(plot.training_dynamics(data))
 
@@ -128,7 +128,7 @@ def test_training_with_a_diverged_checkpoint(dynamics: MapDynamics) -> None:
 
 
 def test_composition_draws_the_pairs_that_occur(dynamics: MapDynamics) -> None:
-    data = analysis.composition(dynamics, num_steps=100, num_chains=4, num_jacobians=4, seed=0)
+    data = analysis.composition(dynamics, num_steps=400, num_chains=4, num_jacobians=4, seed=0)
 
     axes = drawn(plot.composition(data))
 
