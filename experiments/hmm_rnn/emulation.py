@@ -26,7 +26,7 @@ from seqdyn.models import HMMRNN
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results" / "hmm_rnn_emulation.csv"
-FAST = {"hidden_size": 16, "input_size": 2, "batch_size": 16, "batches_per_epoch": 2}
+FAST = {"hidden_size": 32, "input_size": 2, "batch_size": 16, "batches_per_epoch": 2}
 KEYS = ("model", "process", "seed")
 
 logger = logging.getLogger("seqdyn")

@@ -55,6 +55,6 @@ def test_the_fast_version_takes_a_network_apart_and_says_what_is_missing(
     runs = tmp_path / "runs_fast"
     rows = pd.read_csv(runs / "mechanism.csv")
     assert rows[["model", "seed"]].values.tolist() == [["preset", 0]]
-    assert rows["triplets"].item().count("|") == 1
+    assert "|" in rows["triplets"].item()
     for folder, name in (("mechanism/preset-0", "orbit"), ("training", "training_dynamics")):
         assert (runs / folder / f"{name}.nc").exists() and (runs / folder / f"{name}.png").exists()
