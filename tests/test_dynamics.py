@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -281,3 +283,48 @@ def test_symbols_are_the_likeliest_or_drawn_from_the_softmax() -> None:
     torch.testing.assert_close(share, logits[0].softmax(0), atol=4 * 0.5 / 30_000**0.5, rtol=0)
     shared = gumbel_like(logits)
     assert torch.equal(symbols_of(logits, "sampled", shared), symbols_of(logits, "sampled", shared))
+
+
+class _Cell(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.dropout = nn.GRUCell(2, 5), nn.Dropout(0.5)
+
+    def forward(self, h: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        return self.cell(u, h)
+
+
+CELL = _Cell()
+BAD_FUNCTIONS: dict[str, tuple[Callable[..., Any], int, str]] = {
+    "detached": (lambda h: torch.tanh(2 * h).detach(), 0, "not that of its values"),
+    "no_grad": (torch.no_grad()(lambda h: torch.tanh(2 * h)), 0, "Remove torch.no_grad"),
+    "no_grad cell": (torch.no_grad()(CELL), 2, "Remove torch.no_grad"),
+    "random": (lambda h: CELL.dropout(torch.tanh(h)), 0, "nor draw random numbers"),
+    "branching": (lambda h: torch.tanh(h) if h.sum() > 0 else h, 0, "neither branch on values"),
+    "arity": (lambda h, u: h, 0, r"TypeError.*It must take h \(..., 5\), tensors"),
+    "arity with input": (lambda h: h, 2, r"must take h \(..., 5\) and u \(..., 2\)"),
+    "one state": (lambda h: h[0], 0, "write it for batches of states"),
+    "attribute": (lambda h: h.nothing, 0, "step failed on a batch of two states: AttributeError"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FUNCTIONS)
+def test_a_function_whose_derivative_is_not_its_own_is_refused(name: str) -> None:
+    step, inputs, message = BAD_FUNCTIONS[name]
+
+    with pytest.raises(ValueError, match=message):
+        from_callable(step, 5, inputs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_kinks_steps_and_flat_parts_are_no_wrong_derivative(dtype: torch.dtype) -> None:
+    weights = 2 * torch.randn(5, 5, dtype=dtype)
+
+    for step in (lambda h: torch.relu(h @ weights), lambda h: (h @ weights).sign(), torch.zeros_like):
+        assert from_callable(step, 5).state_size == 5
+
+
+@pytest.mark.parametrize("readout", [lambda h: h[..., 0], lambda h: h.sum(), lambda h: "high"])
+def test_a_readout_without_an_axis_of_outputs_is_refused(readout: Any) -> None:
+    with pytest.raises(ValueError, match=r"outputs \(..., K\), but turned \(2, 5\) into"):
+        from_callable(torch.tanh, 5, 0, readout)

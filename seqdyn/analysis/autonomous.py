@@ -19,7 +19,7 @@ from seqdyn.analysis.fixed import fixed_points
 from seqdyn.analysis.projection import fit_plane
 from seqdyn.analysis.runs import outputs_of, states_of
 from seqdyn.analysis.stability import cone_rates
-from seqdyn.dynamics.arguments import Dynamics, as_input, as_states
+from seqdyn.dynamics.arguments import Dynamics, as_input, state_set
 from seqdyn.dynamics.homogeneity import is_homogeneous
 from seqdyn.dynamics.maps import MapDynamics
 from seqdyn.dynamics.rollout import simulate
@@ -62,7 +62,7 @@ def growth_rate(dynamics: MapDynamics, start: Any, *, num_steps: int = 500, inpu
         ValueError: If an argument does not fit the map.
     """
     check_count(num_steps, "num_steps", least=2)
-    h = torch.atleast_2d(as_states(dynamics, start))
+    h = state_set(dynamics, start)
     constant = as_input(dynamics, input, h)
     u = None if constant is None else constant.expand(len(h), -1)
     if is_homogeneous(dynamics, h, input):
@@ -160,7 +160,7 @@ def autonomous_dynamics(
                 input=input,
                 step_size=step_size,
             )
-        starts = _drawn(driven, num_starts) if start is None else torch.atleast_2d(as_states(dynamics, start))
+        starts = _drawn(driven, num_starts) if start is None else state_set(dynamics, start)
         runs = simulate(dynamics, starts, num_steps, input=input, step_size=step_size)
     finite = torch.isfinite(runs).flatten(1).all(dim=1)
     known = runs[finite] if driven is None else driven

@@ -25,6 +25,7 @@ from seqdyn.analysis.events import check_driven, switches_of
 from seqdyn.analysis.jacobians import drive_matrices
 from seqdyn.analysis.runs import Run, outputs_of, reference_run
 from seqdyn.analysis.signatures import auc
+from seqdyn.analysis.units import unit_indices
 from seqdyn.dynamics.arguments import as_input
 from seqdyn.dynamics.maps import MapDynamics
 from seqdyn.rng import ambient_seed, fork_rng
@@ -198,13 +199,10 @@ def _integration(
 
 
 def _checked(groups: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
-    found = [np.asarray(group) for group in groups]
-    if len(found) != 2 or any(one.ndim != 1 or not len(one) or one.dtype.kind not in "iu" for one in found):
+    found = [unit_indices(group, size) for group in groups]
+    if len(found) != 2 or not all(map(len, found)):
         raise ValueError("groups must be two lists of unit indices, such as [[3, 8], [5, 12]].")
-    joined = np.concatenate(found)
-    if joined.min() < 0 or joined.max() >= size or len(np.unique(joined)) < len(joined):
-        raise ValueError(
-            f"groups must hold different units from 0 to {size - 1}, in one group each, got "
-            f"{joined.tolist()}."
-        )
+    both = sorted(set(found[0].tolist()) & set(found[1].tolist()))
+    if both:
+        raise ValueError(f"no unit may be in both groups, got {both} in both.")
     return found[0], found[1]

@@ -21,7 +21,7 @@ from seqdyn.analysis.conditions import CONDITION
 from seqdyn.analysis.jacobians import batch_jacobian, field
 from seqdyn.analysis.newton import Roots, find_roots
 from seqdyn.analysis.stability import growth_at, kinked, label
-from seqdyn.dynamics.arguments import Dynamics, as_input, as_states, check_unscheduled
+from seqdyn.dynamics.arguments import Dynamics, as_input, check_unscheduled, state_set
 from seqdyn.dynamics.flows import FlowDynamics
 from seqdyn.dynamics.maps import MapDynamics
 from seqdyn.errors import ConvergenceWarning
@@ -49,7 +49,7 @@ def fixed_points(
 
     Args:
         dynamics: Map or flow.
-        start: Starting states (N, H), or one (H,).
+        start: Starting states (..., H).
         input: Constant input (X,). A batch (B, X) searches under each of them: then ``start`` runs over B · N
             searches, and the coordinate ``condition`` along ``point`` and ``start`` says which input.
         seed: Seed of the jitter, and of the directions in which a kink is tested.
@@ -71,9 +71,14 @@ def fixed_points(
         ValueError: If an argument does not fit the system.
     """
     check_unscheduled(dynamics)
-    states = torch.atleast_2d(as_states(dynamics, start))
+    states = state_set(dynamics, start)
     tolerance = (1e-20 if states.dtype == torch.float64 else 1e-10) if tolerance is None else tolerance
     constant = as_input(dynamics, input, states)
+    if constant is not None and constant.ndim > 2:
+        raise ValueError(
+            "input must be one constant input (X,) or a batch of conditions (B, X), got shape "
+            f"{tuple(constant.shape)}."
+        )
     conditions = 1 if constant is None or constant.ndim == 1 else len(constant)
     with fork_rng(seed):
         if jitter > 0:

@@ -25,13 +25,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqdyn._arguments import is_count
+from seqdyn.analysis.units import Units, unit_indices
 from seqdyn.dynamics.arguments import check_dynamics
 from seqdyn.dynamics.maps import Activation, MapDynamics, Overwritten, Step, activation_of, example, scheduled
 
 __all__ = ["clamp", "perturb", "scale", "silence"]
 
-Units = int | Sequence[int] | np.ndarray | Tensor
 Values = float | Sequence[float] | np.ndarray | Tensor
 
 
@@ -42,7 +41,7 @@ def silence(
 
     Args:
         dynamics: A map.
-        units: Index or indices of units.
+        units: Index or indices of units, or a truth value for each unit of the map.
         start: First step of the intervention, from 0; ``None`` for the beginning.
         stop: Step before which it ends; ``None`` for never.
 
@@ -62,7 +61,7 @@ def clamp(
 
     Args:
         dynamics: A map.
-        units: Index or indices of units.
+        units: Index or indices of units, or a truth value for each unit of the map.
         value: One value, or one for each of the units.
         start: First step of the intervention, from 0; ``None`` for the beginning.
         stop: Step before which it ends; ``None`` for never.
@@ -106,7 +105,7 @@ def scale(
 
     Args:
         dynamics: A map.
-        units: Index or indices of units.
+        units: Index or indices of units, or a truth value for each unit of the map.
         recurrent: Gain of the recurrent drive.
         inputs: Gain of the input drive.
         start: First step of the intervention, from 0; ``None`` for the beginning.
@@ -146,7 +145,7 @@ def perturb(
 
     Args:
         dynamics: A map with a preactivation.
-        units: Index or indices of units.
+        units: Index or indices of units, or a truth value for each unit of the map.
         current: One current, or one for each of the units.
         start: First step of the intervention, from 0; ``None`` for the beginning.
         stop: Step before which it ends; ``None`` for never.
@@ -192,17 +191,7 @@ def _indices(dynamics: Any, units: Units) -> list[int]:
             "interventions act on the steps of a map, not on a flow; wrap one step of the flow: "
             "from_callable(lambda x: runge_kutta(flow.drift, x, 0.0, step_size), flow.state_size)."
         )
-    found = np.atleast_1d(units.cpu().numpy() if isinstance(units, Tensor) else np.asarray(units))
-    size = dynamics.state_size
-    if found.size == 0:
-        return []
-    if found.ndim != 1 or found.dtype.kind not in "iu":
-        raise ValueError(f"units must be whole numbers, such as [3, 7], got {units!r}.")
-    bad = [int(i) for i in found if not is_count(int(i), 0) or i >= size]
-    if bad or len(set(found.tolist())) < len(found):
-        what = f"unit {bad[0]}" if bad else "a unit twice"
-        raise ValueError(f"units must be different numbers from 0 to {size - 1}, got {what}.")
-    return [int(i) for i in found]
+    return [int(unit) for unit in unit_indices(units, dynamics.state_size)]
 
 
 def _mask(dynamics: MapDynamics, units: Units) -> Tensor:

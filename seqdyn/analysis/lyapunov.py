@@ -24,7 +24,7 @@ from torch.func import jacrev, vmap
 from seqdyn._arguments import check_count
 from seqdyn.analysis.common import EXPONENT, START, TIME, array, attributes
 from seqdyn.analysis.conditions import over_conditions
-from seqdyn.dynamics.arguments import Dynamics, as_states
+from seqdyn.dynamics.arguments import Dynamics, state_set
 from seqdyn.dynamics.flows import FlowDynamics
 from seqdyn.dynamics.maps import MapDynamics
 from seqdyn.dynamics.rollout import Drive, advance, check_step_size
@@ -60,7 +60,8 @@ def lyapunov_spectrum(
 
     Args:
         dynamics: Map or flow.
-        state: Starts (N, H), or one (H,).
+        state: Starts (..., H). Starts that lie close together stay alike for a while: ``exponent_se`` is then
+            too small. Take them from a long run, or a longer ``transient``.
         num_steps: Steps of each trajectory that count.
         num_exponents: How many of the H exponents, largest first; all by default.
         step_size: Runge-Kutta step of a flow.
@@ -82,7 +83,7 @@ def lyapunov_spectrum(
         ValueError: If an argument does not fit the system.
         NonFiniteError: If a trajectory leaves the finite numbers.
     """
-    states = torch.atleast_2d(as_states(dynamics, state, "state"))
+    states = state_set(dynamics, state, "state")
     size = states.shape[1]
     num_steps = check_count(num_steps, "num_steps")
     count = size if num_exponents is None else check_count(num_exponents, "num_exponents")

@@ -118,8 +118,9 @@ def kinked(dynamics: MapDynamics, hidden: Tensor, input: Tensor | None) -> Tenso
     """
     tolerance = _KINK.get(hidden.dtype, 1e-5)
     found = torch.zeros(len(hidden), dtype=torch.bool, device=hidden.device)
-    if (input is None or not bool(input.any())) and _has_cone(dynamics, hidden):
-        found |= hidden.norm(dim=1) < tolerance
+    if _has_cone(dynamics, hidden):
+        undriven = found.logical_not() if input is None else ~input.any(dim=-1).expand(len(hidden))
+        found |= (hidden.norm(dim=1) < tolerance) & undriven
     if dynamics.preactivation is None:
         return found
     try:

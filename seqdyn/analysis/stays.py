@@ -27,7 +27,7 @@ from seqdyn.analysis.events import check_driven
 from seqdyn.analysis.jacobians import count_eigenvalues, spectra
 from seqdyn.analysis.projection import fit_plane
 from seqdyn.analysis.runs import outputs_of, readout_of
-from seqdyn.dynamics.arguments import as_input, as_states
+from seqdyn.dynamics.arguments import as_input, state_set
 from seqdyn.dynamics.maps import MapDynamics
 from seqdyn.dynamics.rollout import Drive
 from seqdyn.dynamics.symbols import SymbolKind, symbols_of
@@ -74,7 +74,7 @@ def residence(
 
     Args:
         dynamics: A map with a readout, driven by noise.
-        start: States (S, H), for instance of a driven run.
+        start: States (..., H), for instance of a driven run.
         num_runs: Continuations of each state.
         max_steps: Most steps of a continuation.
         sigma: Standard deviation of the noise on each input.
@@ -87,7 +87,7 @@ def residence(
         seed: Seed of the noise; ``None`` draws from the ambient stream.
 
     Returns:
-        Dataset with the dims ``sample, unit, pc, region``: ``residence_time``, ``residence_sd``,
+        Dataset with the dims ``sample, unit, pc, region_name``: ``residence_time``, ``residence_sd``,
         ``censored_fraction``, ``sign_changes`` (mean over runs), ``symbol``, ``confidence`` (softmax of the
         symbol), ``region`` and, if asked for, ``n_unstable``, all (sample); ``hidden (sample, unit)`` and
         ``scores (sample, pc)`` on the principal axes of the states; ``region_share``,
@@ -99,9 +99,10 @@ def residence(
         NonFiniteError: If the activity diverges.
     """
     check_driven(dynamics, symbol=symbol, sigma=sigma)
-    states = torch.atleast_2d(as_states(dynamics, start))
+    states = state_set(dynamics, start)
     num_runs, max_steps = check_count(num_runs, "num_runs"), check_count(max_steps, "max_steps")
     wanted = (len(states), num_runs, max_steps, dynamics.input_size)
+    noise = None if noise is None else torch.as_tensor(noise)
     if noise is not None and tuple(noise.shape) != wanted:
         raise ValueError(
             f"noise must have shape {wanted} (sample, run, step, input), got {tuple(noise.shape)}."

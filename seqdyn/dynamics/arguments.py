@@ -13,7 +13,15 @@ from seqdyn.dynamics.flows import FlowDynamics
 from seqdyn.dynamics.maps import MapDynamics
 from seqdyn.dynamics.probing import computes_in, zeros_for
 
-__all__ = ["Dynamics", "as_input", "as_states", "check_dynamics", "check_unscheduled", "zero_state"]
+__all__ = [
+    "Dynamics",
+    "as_input",
+    "as_states",
+    "check_dynamics",
+    "check_unscheduled",
+    "state_set",
+    "zero_state",
+]
 
 Dynamics = MapDynamics | FlowDynamics
 
@@ -73,6 +81,18 @@ def as_states(dynamics: Dynamics, hidden: Any, name: str = "start") -> Tensor:
             f"{int(bad.int().argmax())}); drop them."
         )
     _check_dtype(dynamics, states, name)
+    return states
+
+
+def state_set(dynamics: Dynamics, hidden: Any, name: str = "start") -> Tensor:
+    """Any number of states (..., H) as a set (N, H).
+
+    Raises:
+        ValueError: As :func:`as_states`, and if there is none.
+    """
+    states = as_states(dynamics, hidden, name).reshape(-1, dynamics.state_size)
+    if len(states) == 0:
+        raise ValueError(f"{name} holds no state; give at least one, (start, {dynamics.state_size}).")
     return states
 
 

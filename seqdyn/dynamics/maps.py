@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from seqdyn._arguments import check_count
-from seqdyn.dynamics.probing import zeros_for
+from seqdyn.dynamics.probing import check_derivative, zeros_for
 
 __all__ = [
     "Activation",
@@ -63,6 +63,8 @@ class MapDynamics:
     def __post_init__(self) -> None:
         check_count(self.state_size, "state_size")
         check_count(self.input_size, "input_size", least=0)
+        if self.input is not None and not isinstance(self.input, Tensor):
+            raise ValueError(f"input must be a tensor, got {type(self.input).__name__}; torch.tensor(input).")
         if self.input is not None and tuple(self.input.shape) != (self.input_size,):
             raise ValueError(
                 f"input must hold one value for each of the {self.input_size} inputs, got shape "
@@ -106,8 +108,8 @@ def from_callable(
 
     Args:
         step: ``step(h)`` without inputs, ``step(h, u)`` with them: differentiable torch operations, none in
-            place and no branching on values, from a state (..., H) and
-            an input (..., X) to the next state (..., H). Where there is no input, it is called with zeros.
+            place and no branching on values, from a state (..., H) and an input (..., X) to the
+            next state (..., H). Where there is no input, it is called with zeros.
         state_size: Number of units H.
         input_size: Number of inputs X.
         readout: From the state to outputs.
@@ -119,7 +121,9 @@ def from_callable(
         The dynamics object.
 
     Raises:
-        ValueError: If ``step`` does not return a state of the size it was given.
+        ValueError: If ``step`` does not take batches of states, does not return states of their size, or has
+            another derivative than its values say: under ``torch.no_grad()``, detached, or random; or if
+            ``readout`` does not return outputs.
     """
     dynamics = MapDynamics(
         step=_with_zeros(step, input_size),
@@ -130,7 +134,7 @@ def from_callable(
         input=input,
         activation=activation,
     )
-    _check_shape(dynamics)
+    _check_step(dynamics, readout)
     return dynamics
 
 
@@ -218,12 +222,31 @@ def _with_zeros(function: Callable[..., Any], input_size: int) -> Step:
     return lambda h, u: function(h, h.new_zeros(*h.shape[:-1], input_size) if u is None else u)
 
 
-def _check_shape(dynamics: MapDynamics) -> None:
-    probe = example(dynamics).expand(2, dynamics.state_size)
-    with torch.no_grad():
-        found = dynamics.step(probe, None)
-    if found.shape != probe.shape:
+def _check_step(dynamics: MapDynamics, readout: Callable[[Tensor], Tensor] | None) -> None:
+    """Check that a user's function takes batches of states, keeps their shape and has a derivative."""
+    size = dynamics.state_size
+    takes = f"h (..., {size})" + (f" and u (..., {dynamics.input_size})" if dynamics.input_size else "")
+    try:
+        zero = example(dynamics)
+        with torch.no_grad():
+            found = dynamics.step(zero.expand(2, size), None)
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
         raise ValueError(
-            f"step must return the next state of shape (..., {dynamics.state_size}), but turned "
-            f"{tuple(probe.shape)} into {tuple(found.shape)}; write it for batches of states."
+            f"step failed on a batch of two states: {type(error).__name__}: {error}. It must take {takes}, "
+            "tensors, and return the next states."
+        ) from error
+    if found.shape != (2, size):
+        raise ValueError(
+            f"step must return the next state of shape (..., {size}), but turned (2, {size}) into "
+            f"{tuple(found.shape)}; write it for batches of states."
         )
+    check_derivative(lambda h: dynamics.step(h, None), zero)
+    if readout is not None:
+        with torch.no_grad():
+            outputs = readout(zero.expand(2, size))
+        if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != 2:
+            shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise ValueError(
+                f"readout must turn states (..., {size}) into outputs (..., K), but turned (2, {size}) into "
+                f"{shape}; a single output is h @ w[:, None]."
+            )

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.func import vjp, vmap
 
-__all__ = ["computes_in", "zeros_for"]
+__all__ = ["check_derivative", "computes_in", "zeros_for"]
 
 PRECISIONS = (torch.float32, torch.float64)
 
@@ -37,6 +38,41 @@ def zeros_for(function: Callable[[Tensor], Tensor], state_size: int) -> Tensor:
         f"the step accepts a state of {state_size} zeros neither in float32 nor in float64: "
         f"{_reason(function, torch.zeros(1, state_size))}."
     )
+
+
+def check_derivative(function: Callable[[Tensor], Tensor], like: Tensor) -> None:
+    """Check that a function of states (N, H) has the derivative that torch says it has.
+
+    At eight random states, vᵀ J w from torch is compared with the difference of two values. A function that
+    is detached, switches gradients off or is random fails; a few kinks do not matter.
+
+    Args:
+        function: The function.
+        like: State (H,) that gives dtype and device.
+
+    Raises:
+        ValueError: If it has another derivative, or torch cannot take it.
+    """
+    generator = torch.Generator(device=like.device).manual_seed(0)
+    h, v, w = torch.randn(
+        3, 8, len(like), generator=generator, dtype=like.dtype, device=like.device
+    )  # (8, H) each
+    size = 1e-6 if like.dtype == torch.float64 else 1e-3
+    with torch.no_grad():
+        differences = ((function(h + size * w) - function(h - size * w)) / (2 * size) * v).sum(dim=1)
+    try:
+        gradient = vmap(lambda h, v: vjp(lambda x: function(x[None])[0], h)[1](v)[0])(h, v)
+    except RuntimeError as error:
+        raise ValueError(
+            f"torch cannot differentiate step over a batch of states: {error}. Write it with torch "
+            "operations that neither branch on values, nor work in place, nor draw random numbers."
+        ) from error
+    found = (gradient.detach() * w).sum(dim=1)
+    if float((found - differences).norm()) > 0.1 * float(differences.norm()) + 1e-3:
+        raise ValueError(
+            "the derivative of step, as torch takes it, is not that of its values: every Jacobian would be "
+            "wrong. Remove torch.no_grad() and .detach() from it, and anything random, such as dropout."
+        )
 
 
 @torch.no_grad()

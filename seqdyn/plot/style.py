@@ -48,11 +48,16 @@ def check_dataset(data: Any, maker: str, *variables: str) -> None:
         *variables: What it must hold.
 
     Raises:
-        ValueError: If it is none, or lacks one of the variables.
+        ValueError: If it is none, lacks one of the variables, or holds several conditions.
     """
     if not isinstance(data, xr.Dataset):
         raise ValueError(
             f"a Dataset is needed, got a {type(data).__name__}; draw what seqdyn.{maker} returns."
+        )
+    if "condition" in data.dims:
+        raise ValueError(
+            f"the dataset holds {data.sizes['condition']} conditions; draw one of them: "
+            "data.isel(condition=0)."
         )
     missing = [name for name in variables if name not in data]
     if missing:

@@ -334,3 +334,28 @@ def test_256_starts_find_what_20000_do() -> None:
         )
     print("CPU seconds:", np.round(seconds, 2))
     assert np.median(seconds) < 2
+
+
+def test_the_kink_at_the_origin_is_judged_under_each_input_on_its_own() -> None:
+    weights = torch.tensor([[1.5, 0.0], [0.0, 0.5]], dtype=DOUBLE)
+    dynamics = from_callable(lambda h, u: torch.relu(h @ weights.mT + u), 2, 2)
+    inputs = torch.tensor([[0.0, 0.0], [-0.1, -0.1]], dtype=DOUBLE)
+
+    found = fixed_points(dynamics, 0.1 * torch.rand(5, 2, dtype=DOUBLE), input=inputs, seed=0)
+
+    origin = found.isel(point=(found.hidden == 0).all("unit").values)
+    names = dict(zip(origin.condition.values.tolist(), origin.stability.values, strict=True))
+    assert names == {0: "non-smooth unstable", 1: "stable node"}
+
+
+def test_starts_of_any_shape_are_a_set(nine: MapDynamics) -> None:
+    states = simulate(nine, 2 * torch.randn(6, 2, dtype=DOUBLE), 40)[:, ::10]
+
+    found = fixed_points(nine, states, seed=0)
+
+    assert found.sizes["start"] == 24
+    xr.testing.assert_equal(found, fixed_points(nine, states.flatten(0, 1), seed=0))
+    with pytest.raises(ValueError, match="start holds no state"):
+        fixed_points(nine, states[:0])
+    with pytest.raises(ValueError, match=r"batch of conditions \(B, X\), got shape \(1, 2, 2\)"):
+        fixed_points(from_callable(lambda h, u: h / 2 + u, 2, 2), states, input=torch.zeros(1, 2, 2))

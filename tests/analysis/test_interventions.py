@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from torch import Tensor, nn
 
 from seqdyn.analysis import clamp, fixed_points, jacobian, perturb, scale, silence
@@ -185,3 +186,17 @@ def test_an_intervention_moves_the_fixed_points() -> None:
 def test_arguments_are_checked(act: Callable[[MapDynamics], MapDynamics], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         act(from_torch(nn.GRU(2, 5)))
+
+
+def test_units_are_named_by_index_or_by_truth_values(module: nn.RNN) -> None:
+    dynamics, h = from_torch(module), torch.randn(4, 6, dtype=DOUBLE)
+    mask = np.isin(np.arange(6), UNITS)
+
+    expected = silence(dynamics, UNITS).step(h, None)
+    for units in (mask, torch.from_numpy(mask), xr.DataArray(mask, dims="unit"), np.array(UNITS)):
+        torch.testing.assert_close(silence(dynamics, units).step(h, None), expected)
+    torch.testing.assert_close(silence(dynamics, 4).step(h, None), silence(dynamics, [4]).step(h, None))
+    wrong = ((mask[:3], "or 6 truth values"), ([6], "got unit 6"), ([1, 1], "got a unit twice"))
+    for units, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            silence(dynamics, units)

@@ -131,6 +131,7 @@ def test_silencing_planted_units_ends_their_direction_and_random_sets_do_little(
     assert effect.attrs["verdict"] == CAUSE and effect.criterion_met.all()
     low, high = silent.effect_ci.values
     assert low <= float(silent.effect) <= high
+    assert float(silent.hazard_rank) >= 0.95 and float(silent.mean_hazard_effect_ci[0]) > 0
 
 
 def test_a_double_precision_network_has_the_same_kick_units() -> None:
@@ -373,15 +374,15 @@ def test_errors_say_what_to_type() -> None:
         kick_units(dynamics, num_steps=640, seed=0, min_switches=1000)
     with pytest.raises(ValueError, match="more than the 56 units"):
         kick_units(dynamics, num_steps=640, seed=0, num_units=57)
-    with pytest.raises(ValueError, match="list of indices"):
-        group_effect(dynamics, [])
+    with pytest.raises(ValueError, match="names no unit; those of a direction are"):
+        group_effect(dynamics, np.zeros(56, dtype=bool))
     with pytest.raises(ValueError, match="different numbers from 0 to 55"):
         group_effect(dynamics, [3, 3])
     with pytest.raises(ValueError, match="at most half of the units"):
         group_effect(dynamics, list(range(29)))
     with pytest.raises(ValueError, match="two lists of unit indices"):
         populations(dynamics, [[1, 2]], num_steps=64)
-    with pytest.raises(ValueError, match="in one group each"):
+    with pytest.raises(ValueError, match=r"in both groups, got \[2\]"):
         populations(dynamics, [[1, 2], [2, 3]], num_steps=64)
     with pytest.raises(ValueError, match="numbers from 0 to 1"):
         noise_sensitivity(dynamics, num_steps=64, gammas=(2.0,))

@@ -71,6 +71,14 @@ def test_another_kind_is_refused_with_what_to_draw(name: str, other: object) -> 
         getattr(plot, name)(*arguments)
 
 
+def test_one_of_several_conditions_is_drawn(dynamics: MapDynamics) -> None:
+    found = analysis.regimes(dynamics, num_steps=640, seed=0, input=torch.tensor([[0.0] * 4, [0.5] * 4]))
+
+    with pytest.raises(ValueError, match=r"holds 2 conditions; draw one of them: data.isel\(condition=0\)"):
+        plot.regimes(found)
+    assert len(drawn(plot.regimes(found.isel(condition=1)))) == 3
+
+
 def test_components_by_time_and_by_symbol(hidden: torch.Tensor) -> None:
     components = analysis.pca(hidden, 5)
     symbol = np.arange(3 * 40).reshape(3, 40) % 3 - 1
