@@ -120,9 +120,8 @@ def gains(dynamics: MapDynamics, found: xr.Dataset, groups: list[np.ndarray], nu
             changed = analysis.scale(dynamics, units, **{gain: float(factor)})
             hidden = simulate(changed, start, num_steps // len(start), sigma=1.0, burn_in=200, seed=0)
             symbol = changed.readout(hidden).argmax(dim=2)
-            if torch.isfinite(
-                hidden
-            ).all():  # too large a gain makes the activity explode: that point stays NaN
+            # Too large a gain makes the activity explode: that point stays NaN.
+            if torch.isfinite(hidden).all():
                 row[at] = float((symbol[:, 1:] != symbol[:, :-1]).double().mean())
     return xr.Dataset(
         {"switch_rate": (("neuron_set", "mu"), rates, {"long_name": "switch rate", "units": "per step"})},
@@ -133,7 +132,7 @@ def gains(dynamics: MapDynamics, found: xr.Dataset, groups: list[np.ndarray], nu
 
 def row_of(name: str, seed: int, found: dict[str, xr.Dataset]) -> dict[str, Any]:
     """The figures of one network for the table."""
-    orbit, kicks, effect = found["orbit"], found["kick_units"], found["triplets_effect"]
+    orbit, kicks = found["orbit"], found["kick_units"]
     resonance = found["resonance"]
     row: dict[str, Any] = {"model": name, "seed": seed}
     row |= {
@@ -149,22 +148,29 @@ def row_of(name: str, seed: int, found: dict[str, xr.Dataset]) -> dict[str, Any]
         "directions": " ".join(kicks["direction"].values),
         "kick_units": "|".join(_joined(np.flatnonzero(one)) for one in kicks["is_kick"].values),
         "triplets": "|".join(_joined(np.flatnonzero(one)) for one in found["triplets"]["is_kick"].values),
-        "reference_rate": float(effect["reference_rate"][0]),
+        "reference_rate": float(found["triplets_effect"]["reference_rate"][0]),
     }
-    for change in effect["change"].values:
+    for group, key in (("kick", "group_effect"), ("triplets", "triplets_effect")):
+        row |= _effect_of(group, found.get(key))
+    return row | provenance()
+
+
+def _effect_of(group: str, effect: xr.Dataset | None) -> dict[str, Any]:
+    """Effect of removing a group, its interval, its rank among random groups, and the verdict."""
+    names = ("effect", "low", "high", "rank", "random", "hazard_effect", "hazard_rank")
+    changes = ("silence", "recurrent")
+    if effect is None:  # no unit passes
+        empty = {f"{group}_{change}_{name}": "" for change in changes for name in names}
+        return empty | {f"{group}_verdict": "no separable kick group"}
+    row: dict[str, Any] = {}
+    for change in changes:
         one = effect.sel(change=change)
-        low, middle, high = np.quantile(one["random_effect"], [0.05, 0.5, 0.95])
-        row |= {
-            f"{change}_effect": float(one["effect"]),
-            f"{change}_low": float(one["effect_ci"].sel(bound="low")),
-            f"{change}_high": float(one["effect_ci"].sel(bound="high")),
-            f"{change}_rank": float(one["rank"]),
-            f"{change}_random": f"{low:.3f} {middle:.3f} {high:.3f}",
-            f"{change}_hazard_effect": float(one["mean_hazard_effect"]),
-        }
-    judged = found.get("group_effect")
-    verdict = "no separable kick group" if judged is None else judged.attrs["verdict"]
-    return row | {"verdict": verdict, "triplets_verdict": effect.attrs["verdict"]} | provenance()
+        low, high = one["effect_ci"].values
+        random = " ".join(f"{value:.3f}" for value in one["random_effect"].quantile([0.05, 0.5, 0.95]).values)
+        hazard = (float(one[name]) for name in ("mean_hazard_effect", "hazard_rank"))
+        values = (float(one["effect"]), low, high, float(one["rank"]), random, *hazard)
+        row |= {f"{group}_{change}_{name}": value for name, value in zip(names, values, strict=True)}
+    return row | {f"{group}_verdict": effect.attrs["verdict"]}
 
 
 def _joined(values: Any) -> str:
@@ -209,6 +215,7 @@ def training(runs: Path, process: str, arguments: dict[str, Any], fit: dict[str,
         for step in maps
     }
     found = analysis.training_dynamics(maps, loss=loss, hmm=model.hmm, seed=0)
+    found["epoch"].attrs["long_name"] = "step"
     keep({"training_dynamics": found}, runs / "training")
     logger.info(
         "transition at step %s, change points %s",

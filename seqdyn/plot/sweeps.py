@@ -177,7 +177,7 @@ def training_dynamics(data: xr.Dataset) -> np.ndarray:
     figure.colorbar(shown, ax=drift, label="drift by noise")
     drift.set_ylabel("unit, sorted")
     for ax in axes[:5]:
-        ax.set_xlabel("epoch")
+        ax.set_xlabel(data["epoch"].attrs.get("long_name", "epoch"))
         if "transition_epoch" in data and np.isfinite(float(data["transition_epoch"])):
             ax.axvline(float(data["transition_epoch"]), color="black", linestyle=":", linewidth=1)
     _portraits(orbits, data)
@@ -195,7 +195,8 @@ def _portraits(ax: Axes, data: xr.Dataset) -> None:
         ax.plot(2.4 * place + path[:, 0], path[:, 1], linewidth=0.5, color=SYMBOL_COLORS[1])
     ax.set_xticks(2.4 * np.arange(len(chosen)), [str(value) for value in data["epoch"].values[chosen]])
     ax.set_yticks([])
-    ax.set_xlabel("epoch; each orbit at its own scale")
+    name = data["epoch"].attrs.get("long_name", "epoch")
+    ax.set_xlabel(f"{name}; each orbit at its own scale")
 
 
 def _mark(ax: Axes, data: xr.Dataset, criterion: str) -> None:
