@@ -324,6 +324,14 @@ def test_kinks_steps_and_flat_parts_are_no_wrong_derivative(dtype: torch.dtype) 
         assert from_callable(step, 5).state_size == 5
 
 
+@pytest.mark.parametrize(
+    "readout", [nn.Linear(4, 2), nn.Linear(5, 2).double(), lambda h: h.unknown, lambda h, u: h]
+)
+def test_a_readout_that_does_not_take_the_state_is_refused(readout: Any) -> None:
+    with pytest.raises(ValueError, match=r"readout failed on .* two states \(2, 5\) in torch.float32"):
+        from_torch(nn.GRU(3, 5), readout)
+
+
 @pytest.mark.parametrize("readout", [lambda h: h[..., 0], lambda h: h.sum(), lambda h: "high"])
 def test_a_readout_without_an_axis_of_outputs_is_refused(readout: Any) -> None:
     with pytest.raises(ValueError, match=r"outputs \(..., K\), but turned \(2, 5\) into"):

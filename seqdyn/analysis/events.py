@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 from torch import Tensor
 
-from seqdyn.analysis.runs import readout_of
-from seqdyn.dynamics.arguments import check_dynamics, check_unscheduled
+from seqdyn.analysis.runs import outputs_of
+from seqdyn.dynamics.arguments import check_dynamics, check_unscheduled, zero_state
 from seqdyn.dynamics.maps import MapDynamics
 from seqdyn.dynamics.symbols import SymbolKind
 
@@ -53,7 +53,12 @@ def check_driven(dynamics: Any, *, symbol: str = "argmax", sigma: float = 1.0) -
             "symbols and their switches need a map, got FlowDynamics; wrap one step of it as a map."
         )
     check_unscheduled(dynamics)
-    readout_of(dynamics)
+    outputs = outputs_of(dynamics, zero_state(dynamics)[None])
+    if outputs.ndim != 2 or outputs.shape[1] < 2:
+        raise ValueError(
+            "symbols are the largest of two outputs or more, but the readout turns a state into "
+            f"{tuple(outputs.shape[1:])}; a single output y is lambda h: torch.stack([-y(h), y(h)], dim=-1)."
+        )
     if dynamics.input_size == 0:
         raise ValueError(
             "these dynamics take no input, so that no noise can drive them; give input_size > 0."

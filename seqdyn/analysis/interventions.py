@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -119,8 +120,8 @@ def scale(
     """
     mask = _mask(dynamics, units)
     for name, gain in (("recurrent", recurrent), ("inputs", inputs)):
-        if not np.isfinite(gain):
-            raise ValueError(f"{name} must be a finite gain, got {gain!r}; 1.0 changes nothing.")
+        if not (isinstance(gain, Real) and np.isfinite(gain)):
+            raise ValueError(f"{name} must be one finite gain, got {gain!r}; 1.0 changes nothing.")
 
     def at_units(function: Step) -> Step:
         def scaled(h: Tensor, u: Tensor | None) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from seqdyn._arguments import check_count
-from seqdyn.dynamics.probing import check_derivative, zeros_for
+from seqdyn.dynamics.probing import check_derivative, check_readout, zeros_for
 
 __all__ = [
     "Activation",
@@ -242,11 +242,4 @@ def _check_step(dynamics: MapDynamics, readout: Callable[[Tensor], Tensor] | Non
         )
     check_derivative(lambda h: dynamics.step(h, None), zero)
     if readout is not None:
-        with torch.no_grad():
-            outputs = readout(zero.expand(2, size))
-        if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != 2:
-            shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-            raise ValueError(
-                f"readout must turn states (..., {size}) into outputs (..., K), but turned (2, {size}) into "
-                f"{shape}; a single output is h @ w[:, None]."
-            )
+        check_readout(readout, zero)

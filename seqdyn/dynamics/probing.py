@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.func import vjp, vmap
 
-__all__ = ["check_derivative", "computes_in", "zeros_for"]
+__all__ = ["check_derivative", "check_readout", "computes_in", "zeros_for"]
 
 PRECISIONS = (torch.float32, torch.float64)
 
@@ -72,6 +72,33 @@ def check_derivative(function: Callable[[Tensor], Tensor], like: Tensor) -> None
         raise ValueError(
             "the derivative of step, as torch takes it, is not that of its values: every Jacobian would be "
             "wrong. Remove torch.no_grad() and .detach() from it, and anything random, such as dropout."
+        )
+
+
+@torch.no_grad()
+def check_readout(readout: Callable[[Tensor], Tensor], like: Tensor) -> None:
+    """Check that a readout turns states (..., H) into outputs (..., K).
+
+    Args:
+        readout: The function.
+        like: State (H,) that gives dtype and device.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    size = len(like)
+    try:
+        outputs = readout(like.expand(2, size))
+    except (RuntimeError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError(
+            f"readout failed on a batch of two states (2, {size}) in {like.dtype}: {error}. It must turn "
+            f"states (..., {size}) into outputs (..., K)."
+        ) from error
+    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != 2:
+        shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise ValueError(
+            f"readout must turn states (..., {size}) into outputs (..., K), but turned (2, {size}) into "
+            f"{shape}; a single output is h @ w[:, None]."
         )
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from seqdyn.dynamics.maps import MapDynamics, Step
+from seqdyn.dynamics.probing import check_readout
 
 __all__ = ["from_torch"]
 
@@ -37,7 +38,8 @@ def from_torch(
         has a preactivation; gated cells and stacks of layers have none.
 
     Raises:
-        ValueError: If the module is of another kind, bidirectional or with projections.
+        ValueError: If the module is of another kind, bidirectional or with projections, or the readout does
+            not take its output.
     """
     if not isinstance(module, nn.RNNBase | nn.RNNCellBase):
         raise ValueError(
@@ -57,9 +59,12 @@ def from_torch(
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
     plain = len(layers) == 1 and layers[0].kind == "rnn"
+    read = None if readout is None else _reading(readout, output)
+    if read is not None:
+        check_readout(read, layers[0].recurrent.new_zeros(sum(sizes)))
     return MapDynamics(
         step=steps[0] if len(layers) == 1 else step,
-        readout=None if readout is None else _reading(readout, output),
+        readout=read,
         state_size=sum(sizes),
         input_size=module.input_size,
         preactivation=_drive(layers[0]) if plain else None,

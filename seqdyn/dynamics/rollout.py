@@ -134,6 +134,7 @@ class Drive:
         if sigma > 0 and size == 0:
             raise ValueError("sigma= acts on the inputs, but these dynamics take none; leave it out.")
         wanted = (len(hidden), num_steps, size)
+        noise = None if noise is None else torch.as_tensor(noise)
         if noise is not None and tuple(noise.shape) != wanted:
             raise ValueError(
                 f"noise must have shape {wanted} (start, time, input), got {tuple(noise.shape)}."

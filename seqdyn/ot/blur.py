@@ -31,6 +31,8 @@ def auto_blur(targets: Tensor) -> float:
     Raises:
         ValueError: If there are fewer than two points, one is not finite, or all coincide.
     """
+    if not isinstance(targets, Tensor):
+        raise ValueError(f"targets must be a tensor, got {type(targets).__name__}; torch.as_tensor(targets).")
     if targets.ndim != 2 or len(targets) < 2 or targets.shape[1] < 1:
         raise ValueError(
             f"targets must have shape (points, coordinates) with at least 2 points, got "

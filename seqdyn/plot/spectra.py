@@ -27,14 +27,17 @@ def fixed_points(points: xr.Dataset, *, ax: Axes | None = None) -> Axes:
         The axes.
 
     Raises:
-        ValueError: If the dataset is of another kind, or there is no point with eigenvalues.
+        ValueError: If the dataset is of another kind.
     """
     check_dataset(points, "analysis.fixed_points(dynamics, start)", "eigenvalue", "stability")
     values = points["eigenvalue"].values
     drawn = np.flatnonzero(np.isfinite(values).all(axis=1))
-    if len(drawn) == 0:
-        raise ValueError("there is no fixed point with eigenvalues to draw; look at points['kind'].")
     ax = new_axes(ax, width=5.2, height=4.4)
+    if len(drawn) == 0:  # none was found, or all lie on a kink
+        kinks = f"{len(values)} at a kink, without" if len(values) else "none with"
+        ax.set_title(f"fixed points: {kinks} eigenvalues")
+        _border(ax, points.attrs.get("system") == "flow")
+        return ax
     names = points["stability"].values
     for name, color in zip(dict.fromkeys(names[drawn]), _CYCLE, strict=False):
         chosen = [i for i in drawn if names[i] == name]

@@ -177,7 +177,7 @@ def test_an_intervention_moves_the_fixed_points() -> None:
         (lambda d: silence(d, [0.5]), r"whole numbers, such as \[3, 7\]"),
         (lambda d: clamp(d, [0, 1], [1.0]), "one for each of 2 units"),
         (lambda d: clamp(d, [0], float("nan")), "one finite number"),
-        (lambda d: scale(d, [0], recurrent=float("inf")), "recurrent must be a finite gain"),
+        (lambda d: scale(d, [0], recurrent=float("inf")), "recurrent must be one finite gain"),
         (lambda d: silence(d, [0], start=3, stop=3), "stop must be a whole number of at least 4"),
         (lambda d: silence(d, [0], start=-1), "start must be a whole number of at least 0"),
         (lambda d: silence(chaos.lorenz().dynamics, [0]), "not on a flow; wrap one step"),

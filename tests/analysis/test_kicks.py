@@ -380,6 +380,9 @@ def test_errors_say_what_to_type() -> None:
         group_effect(dynamics, [3, 3])
     with pytest.raises(ValueError, match="at most half of the units"):
         group_effect(dynamics, list(range(29)))
+    single = dataclasses.replace(dynamics, readout=lambda h: h[..., :1])
+    with pytest.raises(ValueError, match=r"two outputs or more.* turns a state into \(1,\)"):
+        group_effect(single, [0])
     with pytest.raises(ValueError, match="two lists of unit indices"):
         populations(dynamics, [[1, 2]], num_steps=64)
     with pytest.raises(ValueError, match=r"in both groups, got \[2\]"):

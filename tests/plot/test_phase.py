@@ -89,8 +89,9 @@ def test_a_portrait_of_kinks_has_no_directions() -> None:
     ax = plot.phase(pca(torch.rand(20, 2, dtype=DOUBLE)), found)
 
     assert legend(ax) == ["trajectories", "unstable kink (1)"] and len(ax.lines) == 1
-    with pytest.raises(ValueError, match="no fixed point with eigenvalues"):
-        plot.fixed_points(found)
+    spectrum = plot.fixed_points(found)
+    assert spectrum.get_title() == "fixed points: 1 at a kink, without eigenvalues"
+    assert not spectrum.collections
 
 
 def test_a_portrait_checks_what_it_is_given(activity: torch.Tensor, points: xr.Dataset) -> None:
