@@ -8,7 +8,8 @@ A rate can also fall because a symbol is hardly ever reached any more, or left a
 gone. Then that symbol is left *more* often per step spent in it. This is measured on copies that are put
 back on the undisturbed states every few steps, so that they visit all symbols. The claim therefore also needs
 that, over all directions, switches per step in the symbol left become fewer on the whole, again by more than
-without nearly any random group.
+without nearly any random group; and that at least half of them go in some direction: units that are special,
+but whose removal leaves most of the switches, take part in the transitions and do not cause them.
 
 A group that was chosen for its effect is special by that choice alone. The claim then says what its removal
 does, not that the network has kick units: in untrained networks groups chosen by :func:`greedy_group` mostly
@@ -43,11 +44,13 @@ from seqdyn.dynamics.maps import MapDynamics
 from seqdyn.dynamics.symbols import SymbolKind
 from seqdyn.rng import ambient_seed, fork_rng
 
-__all__ = ["CAUSE", "NO_GROUP", "greedy_group", "group_effect", "matched_groups"]
+__all__ = ["CAUSE", "NO_GROUP", "PART", "greedy_group", "group_effect", "matched_groups"]
 
 CAUSE, NO_GROUP = "these units cause the transitions", "no separable kick group"
-CRITERIA = ("rank", "interval", "hazard")
+PART = "these units take part in the transitions"
+CRITERIA = ("rank", "interval", "hazard", "size")
 _LEAST_RANK = 0.95
+_LEAST_EFFECT = 0.5  # of the switches of a direction, to be called their cause
 _PROBE_STEPS = 50  # of each chain, for the mean activity of units
 _DRAWS = 20  # random groups drawn for each one kept
 _MOST_TILT = 2.0  # most preference for active units, per standard deviation of activity
@@ -94,8 +97,9 @@ def group_effect(
         step), ``rate``, ``effect`` (relative reduction of the rate), ``rank`` (share of random groups with a
         smaller effect), ``verdict`` (change); ``effect_ci`` (change, bound); ``criterion_met`` (change,
         criterion), on all of which the verdict rests: ``rank`` of at least 95 %, the whole ``interval`` of
-        the effect above 0, and ``hazard``, the same two of the mean hazard effect; ``random_effect`` (change,
-        group);
+        the effect above 0, ``hazard``, the same two of the mean hazard effect, and ``size``, a hazard effect
+        of one half or more in some direction, without which the units only take part; ``random_effect``
+        (change, group);
         ``random_unit`` (group, group_unit); ``group_activity`` and ``random_activity`` (group), mean absolute
         activity without a change; ``direction_effect`` and ``hazard_effect`` (change, symbol, symbol_next),
         reduction of the switches of each direction per step and, with copies put back, per step spent in the
@@ -271,7 +275,12 @@ def _effects(moves: np.ndarray, back: np.ndarray, resamples: np.ndarray) -> xr.D
     drawn_hazard = _hazard_effects(np.einsum("rn,snab->srab", resamples, back[:2]))
     hazard_low, hazard_high = interval(_mean_over_directions(drawn_hazard[0], off * pooled[0]))
     rank, hazard_rank = (float((x[1:] < x[0]).mean()) for x in (effect[1:], overall))
-    met = [rank >= _LEAST_RANK, bool(low > 0), hazard_rank >= _LEAST_RANK and bool(hazard_low > 0)]
+    met = [
+        rank >= _LEAST_RANK,
+        bool(low > 0),
+        hazard_rank >= _LEAST_RANK and bool(hazard_low > 0),
+        bool((hazard[0] >= _LEAST_EFFECT).any()),
+    ]
     return xr.Dataset(
         {
             "reference_rate": rate[0],
@@ -288,7 +297,7 @@ def _effects(moves: np.ndarray, back: np.ndarray, resamples: np.ndarray) -> xr.D
             "random_hazard_effect": ("group", overall[1:]),
             "symbol_share": ("symbol", pooled[1].sum(axis=1) / pooled[1].sum()),
             "criterion_met": ("criterion", met),
-            "verdict": CAUSE if all(met) else NO_GROUP,
+            "verdict": CAUSE if all(met) else PART if all(met[:3]) else NO_GROUP,
         }
     )
 

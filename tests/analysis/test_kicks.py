@@ -24,9 +24,9 @@ from seqdyn.analysis import (
     populations,
     reference_run,
 )
-from seqdyn.analysis.groups import CAUSE, NO_GROUP, matched_groups
+from seqdyn.analysis.groups import CAUSE, NO_GROUP, PART, _effects, matched_groups
 from seqdyn.analysis.kicks import _group_size
-from seqdyn.analysis.screens import screen
+from seqdyn.analysis.screens import bootstrap_chains, screen
 from seqdyn.analysis.signatures import auc, contrast
 from seqdyn.dynamics import MapDynamics, from_callable
 from seqdyn.errors import NonFiniteError
@@ -175,6 +175,19 @@ def test_a_group_of_bystanders_is_no_cause() -> None:
     assert effect.attrs["verdict"] == NO_GROUP and not silent.criterion_met.any()
 
 
+@pytest.mark.parametrize(("kept", "verdict"), [(0.3, CAUSE), (0.7, PART), (1.0, NO_GROUP)])
+def test_special_units_that_leave_most_switches_take_part_and_are_no_cause(kept: float, verdict: str) -> None:
+    spread = np.random.default_rng(0).normal(0, 0.02, (22, 30))  # of 22 sets, in 30 chains
+    spread[1] += kept - 1
+    switches = 100 * (1 + spread)[..., None, None] * (1 - np.eye(2))
+    moves = switches + (1000 - switches.sum(axis=-1))[..., None] * np.eye(2)
+
+    found = _effects(moves, moves, bootstrap_chains(30, 200, 0))
+
+    assert str(found.verdict.values) == verdict
+    assert float(found.mean_hazard_effect) == pytest.approx(1 - kept, abs=0.02)
+
+
 def test_taking_a_symbol_away_is_no_cause_though_the_rate_falls() -> None:
     network = planted()
     group_b = list(range(MEMBERS, 2 * MEMBERS))
@@ -189,7 +202,7 @@ def test_taking_a_symbol_away_is_no_cause_though_the_rate_falls() -> None:
     assert str(silent.verdict.values) == NO_GROUP
     met = silent.criterion_met
     assert dict(zip(met.criterion.values.tolist(), met.values.tolist(), strict=True)) == {
-        "rank": True, "interval": True, "hazard": False,
+        "rank": True, "interval": True, "hazard": False, "size": True,
     }  # fmt: skip
 
 
