@@ -79,7 +79,9 @@ class HMMRNN(Model):
         initial: ``"zero"`` starts every sequence from zero activity, ``"normal"`` from N(0, I).
         gradient: ``"unbiased"``, or ``"straight-through"`` as published.
         blur: Root of the regularisation of the transport, in root steps; ``None`` is chosen from the data, a
-            quarter of their mean distance. Paper: 0.2, with ``gradient="straight-through"``.
+            quarter of their mean distance. With the unbiased gradient a smaller one is as right and sees
+            short flickers better, at more noise: for slow processes try half of it (``model.epsilon`` is its
+            square). Paper: 0.2, with ``gradient="straight-through"``.
         temperature: Of the soft sample of ``"straight-through"``.
         weight_penalty: Times the sum of the norms of the weights, added to the loss.
         learning_rate: Of Adam; falls along a cosine to 2 % within ``decay_steps`` steps.
