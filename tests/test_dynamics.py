@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from seqdyn import analysis
 from seqdyn.dynamics import FlowDynamics, MapDynamics, from_callable, from_torch, simulate
 from seqdyn.dynamics.flows import runge_kutta
 from seqdyn.dynamics.homogeneity import is_homogeneous
@@ -304,6 +306,12 @@ BAD_FUNCTIONS: dict[str, tuple[Callable[..., Any], int, str]] = {
     "arity": (lambda h, u: h, 0, r"TypeError.*It must take h \(..., 5\), tensors"),
     "arity with input": (lambda h: h, 2, r"must take h \(..., 5\) and u \(..., 2\)"),
     "one state": (lambda h: h[0], 0, "write it for batches of states"),
+    "logarithm": (torch.log, 0, "not finite at random states"),
+    "input cut off": (
+        lambda h, u: torch.tanh(h + (u @ torch.ones(2, 5)).detach()),
+        2,
+        "not that of its values",
+    ),
     "attribute": (lambda h: h.nothing, 0, "step failed on a batch of two states: AttributeError"),
 }
 
@@ -336,3 +344,53 @@ def test_a_readout_that_does_not_take_the_state_is_refused(readout: Any) -> None
 def test_a_readout_without_an_axis_of_outputs_is_refused(readout: Any) -> None:
     with pytest.raises(ValueError, match=r"outputs \(..., K\), but turned \(2, 5\) into"):
         from_callable(torch.tanh, 5, 0, readout)
+
+
+def test_a_cell_of_torch_is_called_with_plain_batches_only() -> None:
+    cell = nn.GRUCell(2, 5)
+    dynamics = from_callable(lambda h, u: cell(u, h), 5, 2)
+    h, u = torch.randn(3, 4, 5), torch.randn(4, 2)
+
+    found = dynamics.step(h, u)
+
+    torch.testing.assert_close(found[1], cell(u, h[1]))
+    torch.testing.assert_close(dynamics.step(h[0, 0], None), cell(torch.zeros(1, 2), h[0, :1])[0])
+
+
+def test_a_drive_that_is_not_that_of_the_step_is_refused() -> None:
+    weights = torch.randn(3, 3)
+    with pytest.raises(ValueError, match=r"step\(h, u\) is not activation\(preactivation\(h, u\)\)"):
+        from_callable(
+            lambda h: torch.tanh(h @ weights),
+            3,
+            preactivation=lambda h: 3 * h @ weights,
+            activation=torch.tanh,
+        )
+
+
+def test_a_scheduled_map_is_changed_once_and_known_to_every_tool() -> None:
+    weights = torch.randn(3, 3, dtype=torch.float64)
+    dynamics = MapDynamics(lambda h, u: torch.tanh(h @ weights), None, 3, 0, lambda h, u: h @ weights)
+    scheduled = analysis.silence(dynamics, [0], start=10)
+
+    assert scheduled.at(20) is scheduled.at(30) and scheduled.at(3) is dynamics
+    spectrum = analysis.lyapunov_spectrum(
+        scheduled, torch.ones(3, dtype=torch.float64), num_steps=200, seed=0
+    )
+    always = analysis.lyapunov_spectrum(
+        analysis.silence(dynamics, [0]), torch.ones(3, dtype=torch.float64), num_steps=200, seed=0
+    )
+    np.testing.assert_allclose(spectrum.exponent[:2], always.exponent[:2], atol=0.05)
+
+
+@pytest.mark.parametrize("tool", ["fixed_points", "jacobian", "local_spectra", "speed_field"])
+def test_what_asks_about_one_system_refuses_one_that_changes_with_time(tool: str) -> None:
+    flow = FlowDynamics(lambda x, t: 5 * math.cos(t) - x, 0.0, 2)
+    states = torch.zeros(3, 2)
+    options = (
+        {"num_steps": 640, "sigma": 0.0, "step_size": 0.01} if tool == "speed_field" else {"hidden": states}
+    )
+    options = {"start": states} if tool == "fixed_points" else options
+
+    with pytest.raises(ValueError, match="the drift depends on time"):
+        getattr(analysis, tool)(flow, **options)

@@ -11,12 +11,12 @@ from torch import Tensor
 from seqdyn import __version__
 
 __all__ = [
-    "EXPONENT", "INPUT", "MODE", "PC", "POINT", "START", "TIME", "UNIT", "array", "attributes", "bin_means",
+    "INPUT", "MODE", "PC", "POINT", "START", "TIME", "UNIT", "array", "attributes", "bin_means",
     "eigenvalues_of",
 ]  # fmt: skip
 
 POINT, UNIT, MODE, START, TIME, INPUT = "point", "unit", "mode", "start", "time", "input"
-PC, EXPONENT = "pc", "exponent"
+PC = "pc"
 
 
 def array(values: Tensor) -> np.ndarray:

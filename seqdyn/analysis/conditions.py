@@ -21,6 +21,7 @@ import xarray as xr
 from torch import Tensor
 
 from seqdyn.analysis.common import INPUT, array
+from seqdyn.errors import NonFiniteError
 from seqdyn.rng import ambient_seed
 
 __all__ = ["CONDITION", "over_conditions", "stacked"]
@@ -50,7 +51,12 @@ def over_conditions(tool: Callable[P, xr.Dataset]) -> Callable[P, xr.Dataset]:
         own: dict[str, Any] = {**kwargs}
         if seeded:
             own["seed"] = ambient_seed(own.get("seed"))
-        results = [tool(*args, **{**own, "input": row}) for row in rows]  # type: ignore[arg-type]
+        results = []
+        for number, row in enumerate(rows):
+            try:
+                results.append(tool(*args, **{**own, "input": row}))  # type: ignore[arg-type]
+            except (ValueError, NonFiniteError) as error:
+                raise type(error)(f"under condition {number} of {len(rows)}, {row}: {error}") from error
         values = array(rows) if isinstance(rows, torch.Tensor) else rows
         return stacked(results).assign(condition_input=((CONDITION, INPUT), values))
 

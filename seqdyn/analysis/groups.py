@@ -18,6 +18,8 @@ pass too. :func:`kick_units` asks for more than an effect.
 
 from __future__ import annotations
 
+import itertools
+import math
 from typing import Any, get_args
 
 import numpy as np
@@ -42,6 +44,7 @@ from seqdyn.analysis.screens import (
 from seqdyn.analysis.units import Units, unit_indices
 from seqdyn.dynamics.maps import MapDynamics
 from seqdyn.dynamics.symbols import SymbolKind
+from seqdyn.errors import NonFiniteError
 from seqdyn.rng import ambient_seed, fork_rng
 
 __all__ = ["CAUSE", "NO_GROUP", "PART", "greedy_group", "group_effect", "matched_groups"]
@@ -80,7 +83,7 @@ def group_effect(
         units: Indices of the units of the group, or a truth value for each unit. Take care that they were
             chosen under another seed: noise that was used to choose them flatters them.
         num_steps: Steps of all chains together, for every group.
-        num_random: Random groups of other units.
+        num_random: Random groups of other units; all there are, if there are fewer.
         seed: Seed; ``None`` draws one from the ambient stream.
         sigma: Standard deviation of the noise on each input.
         num_chains: Chains that run side by side, for every group.
@@ -107,7 +110,8 @@ def group_effect(
         latter over directions, with ``mean_hazard_effect_ci`` (change, bound), ``hazard_rank`` (change) and
         ``random_hazard_effect`` (change, group); ``symbol_share`` (change, symbol) with the group removed.
         The attribute ``verdict`` is that of silencing. Groups without which the activity diverges are NaN;
-        such a random group counts against the rank.
+        such a random group counts against the rank. Attribute ``reason`` where no random group is as active
+        as this one.
 
     Raises:
         ValueError: If the units are none, unknown, repeated or too many, or there is no switch at all.
@@ -138,6 +142,12 @@ def group_effect(
     data["random_unit"] = (("group", "group_unit"), np.stack(others))
     data["random_activity"] = ("group", activity[np.stack(others)].mean(axis=1))
     data["group_activity"] = activity[chosen].mean()
+    if not data.random_activity.min() <= data.group_activity <= data.random_activity.max():
+        data.attrs["reason"] = (
+            f"no other group is as active: {float(data.group_activity):.3g} on average, the random ones "
+            f"{float(data.random_activity.min()):.3g} to {float(data.random_activity.max()):.3g}, so that "
+            "the ranks compare unlike groups"
+        )
     attrs = attributes(hidden, seed=seed, sigma=sigma)
     attrs |= {"units": chosen, "num_steps": length * len(states), "num_chains": len(states)}
     return data.assign_attrs(attrs | {"symbol_kind": symbol, "verdict": str(data.verdict.values[0])})
@@ -180,10 +190,12 @@ def greedy_group(
     Returns:
         Dataset with the dims ``order, unit``: ``chosen`` and ``effect`` (order), the units and the relative
         reduction of the rate with all up to them removed, under the noise that chose them;
-        ``single_effect (unit)``, each alone.
+        ``single_effect (unit)``, each alone. Units without which the activity diverges are NaN and never
+        chosen.
 
     Raises:
         ValueError: If the map has no readout or input, or there are fewer units.
+        NonFiniteError: If the activity diverges whichever further unit is removed.
     """
     check_driven(dynamics, symbol=symbol, sigma=sigma)
     size = dynamics.state_size
@@ -197,13 +209,19 @@ def greedy_group(
     found = []
     with fork_rng(seed), torch.no_grad():
         for _ in range(num_units):
-            sets = torch.eye(size + 1, size, dtype=torch.bool)  # the last row is for no unit at all
-            sets[:-1, chosen] = True
+            sets = torch.cat([torch.zeros(1, size), torch.eye(size)]).bool()  # no unit, then one each
+            sets[1:, chosen] = True
             moves = screen(dynamics, sets.to(hidden.device), hidden, num_steps=length, **options)
             rate = switch_rate(moves.sum(axis=1))
-            effect = reduction(rate[:-1], rate[-1])
+            effect = reduction(rate[1:], rate[0])
             found.append(effect)
-            chosen.append(int(np.where(np.isin(np.arange(size), chosen), -np.inf, effect).argmax()))
+            taken = np.isin(np.arange(size), chosen) | np.isnan(effect)
+            if taken.all():
+                raise NonFiniteError(
+                    f"the activity diverges whichever unit is removed beside {chosen}; take fewer units: "
+                    f"num_units={len(chosen)}."
+                )
+            chosen.append(int(np.where(taken, -np.inf, effect).argmax()))
     data = xr.Dataset(
         {
             "chosen": ("order", chosen),
@@ -220,20 +238,21 @@ def matched_groups(
 ) -> list[np.ndarray]:
     """Random groups of other units, of the same size and of mean activity as close as can be had.
 
-    Units are drawn with weights exp(β · activity), β such that groups match on average; it is bounded, so
-    that the groups of an extreme one are not always the same. Of several times as many different groups,
-    those with the closest mean activity are kept.
+    Where there are few groups at all, all are looked at. Otherwise units are drawn with weights exp(β ·
+    activity), β such that groups match on average; it is bounded, so that the groups of an extreme one are
+    not always the same. Of several times as many different groups, those with the closest mean activity are
+    kept.
 
     Args:
         activity: Mean activity of each unit, (H,).
         units: The group to match.
-        num_groups: Groups to return.
+        num_groups: Groups to return, or all if there are fewer.
         rng: Source of randomness.
-
-    Raises:
-        ValueError: If there are fewer different groups.
     """
     others = np.setdiff1d(np.arange(len(activity)), units)
+    if math.comb(len(others), len(units)) <= _DRAWS * num_groups:
+        every = rng.permutation(np.array(list(itertools.combinations(others, len(units)))))
+        return _closest(every, activity, units, num_groups)
     spread, target = activity[others].std(), activity[units].mean()
     keys = rng.gumbel(size=(_DRAWS * num_groups, len(others)))
 
@@ -246,13 +265,13 @@ def matched_groups(
         middle = (low + high) / 2
         low, high = (middle, high) if activity[draw(middle)].mean() < target else (low, middle)
     drawn = draw((low + high) / 2)
-    if len(drawn) < num_groups:
-        raise ValueError(
-            f"only {len(drawn)} different random groups of {len(units)} of the {len(others)} other units "
-            f"were found; type num_random={len(drawn)}."
-        )
-    distance = np.abs(activity[drawn].mean(axis=1) - target)
-    return list(drawn[np.argsort(distance, kind="stable")[:num_groups]])
+    return _closest(drawn, activity, units, num_groups)
+
+
+def _closest(groups: np.ndarray, activity: np.ndarray, units: np.ndarray, count: int) -> list[np.ndarray]:
+    """The groups (G, n) whose mean activity is closest to that of the units."""
+    distance = np.abs(activity[groups].mean(axis=1) - activity[units].mean())
+    return list(groups[np.argsort(distance, kind="stable")[:count]])
 
 
 def _effects(moves: np.ndarray, back: np.ndarray, resamples: np.ndarray) -> xr.Dataset:

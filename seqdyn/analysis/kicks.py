@@ -96,12 +96,12 @@ def kick_units(
         input: Constant input (X,), or a batch (B, X) of conditions.
 
     Returns:
-        Dataset with the dims ``direction, unit, lag, region, bound, sample, pc``. Per (direction, unit):
+        Dataset with the dims ``direction, unit, lag, region_name, bound, sample, pc``. Per (direction, unit):
         ``is_kick``, ``kick_rank`` (1 is first), ``score``, ``causal_effect`` (relative reduction of the
         switches per step in the symbol left, silenced), ``recurrent_effect`` (the same with the recurrent
         drive set to 0), their intervals ``causal_ci`` and ``recurrent_ci`` (…, bound), ``collateral``,
-        ``auc``, ``contrast``, ``event_mean_z`` (…, lag), ``region_mean_z`` (direction, region, unit). Per
-        direction: ``before``, ``after``, ``num_switches``, ``num_events``. Per sample: ``region``,
+        ``auc``, ``contrast``, ``event_mean_z`` (…, lag); ``region_mean_z (direction, region_name, unit)``.
+        Per direction: ``before``, ``after``, ``num_switches``, ``num_events``. Per sample: ``region``,
         ``residence_time``, ``symbol``, ``drive`` (…, unit), ``scores`` (…, pc), and ``kick_zone`` (direction,
         sample): states of the kick-zone at which the kick units are within half a standard deviation of
         threshold. NaN where there was nothing to average, or without the unit the activity diverges.

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.func import jacrev, vmap
 
 from seqdyn._arguments import check_count
-from seqdyn.analysis.common import EXPONENT, START, TIME, array, attributes
+from seqdyn.analysis.common import MODE, START, TIME, array, attributes
 from seqdyn.analysis.conditions import over_conditions
 from seqdyn.dynamics.arguments import Dynamics, state_set
 from seqdyn.dynamics.flows import FlowDynamics
@@ -73,8 +73,8 @@ def lyapunov_spectrum(
         seed: Seed of first directions and noise.
 
     Returns:
-        ``exponent (exponent)``, per step of a map, per unit of time of a flow; ``exponent_se``, the standard
-        error from independent stretches; ``running (time, exponent)``; ``finite_time (start, exponent)``. A
+        ``exponent (mode)``, per step of a map, per unit of time of a flow; ``exponent_se (mode)``, the
+        standard error from independent stretches; ``running (time, mode)``; ``finite_time (start, mode)``. A
         direction that the map erases (silent rectifiers) has exponent -inf. Attributes: ``kaplan_yorke``
         dimension, NaN if it needs more exponents; ``sum`` of the finite exponents; and where all exponents
         of up to 16 units are asked for, ``mean_log_det``, which the sum must equal.
@@ -102,8 +102,7 @@ def lyapunov_spectrum(
     drive = Drive(dynamics, states, sigma=sigma, noise=noise, input=input, num_steps=transient + num_steps)
     with fork_rng(seed):
         sums = _follow(dynamics, states, drive, transient, num_steps, count, interval, step_size)
-    unit = 1.0 if step_size is None else step_size
-    return _result(sums, states, unit, seed, interval=interval, transient=transient, sigma=sigma)
+    return _result(sums, states, step_size, seed, interval=interval, transient=transient, sigma=sigma)
 
 
 class _Sums:
@@ -219,7 +218,10 @@ def _check_finite(h: Tensor, step: int) -> None:
         )
 
 
-def _result(sums: _Sums, states: Tensor, unit: float, seed: int | None, **settings: Any) -> xr.Dataset:
+def _result(
+    sums: _Sums, states: Tensor, step_size: float | None, seed: int | None, **settings: Any
+) -> xr.Dataset:
+    unit = 1.0 if step_size is None else step_size
     erased = torch.arange(sums.block.shape[2], device=states.device) >= sums.rank[:, None]  # (N, K)
     finite_time = torch.where(erased, -torch.inf, sums.block.sum(dim=0) / (sums.num_steps * unit))
     blocks = sums.block / (sums.length[:, None, None] * unit)
@@ -240,17 +242,18 @@ def _result(sums: _Sums, states: Tensor, unit: float, seed: int | None, **settin
     checks = {"mean_log_det": sums.log_det / unit} if len(exponent) == sums.size <= _CHECKED_SIZE else {}
     return xr.Dataset(
         {
-            "exponent": (EXPONENT, exponent),
-            "exponent_se": (EXPONENT, error[order]),
-            "running": ((TIME, EXPONENT), array(torch.stack(sums.running))[:, order] / unit),
-            "finite_time": ((START, EXPONENT), array(finite_time)[:, order]),
+            "exponent": (MODE, exponent),
+            "exponent_se": (MODE, error[order]),
+            "running": ((TIME, MODE), array(torch.stack(sums.running))[:, order] / unit),
+            "finite_time": ((START, MODE), array(finite_time)[:, order]),
         },
         {TIME: np.array(sums.times) * unit},
         attrs=attributes(
             states,
             seed=seed,
             num_steps=sums.num_steps,
-            step_size=unit,
+            step_size=None if step_size is None else unit,
+            system="map" if step_size is None else "flow",
             kaplan_yorke=kaplan_yorke(exponent, sums.size),
             sum=float(exponent[np.isfinite(exponent)].sum()),
             num_erased=int(np.isneginf(exponent).sum()),

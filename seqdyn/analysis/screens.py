@@ -94,8 +94,9 @@ def screen(
     finite &= torch.isfinite(h).flatten(1).all(dim=1)
     if not bool(finite[0]):
         raise NonFiniteError(
-            f"the activity left the finite numbers within {burn_in + num_steps} steps with the first set "
-            f"changed: the system is unstable at sigma={sigma:g}."
+            f"the activity left the finite numbers within {burn_in + num_steps} steps"
+            f"{' with the first set changed' if bool(sets[0].any()) else ''}: the system is unstable at "
+            f"sigma={sigma:g}."
         )
     moves[~finite] = torch.nan
     return moves.view(num_sets, num_chains, num_symbols, num_symbols).cpu().numpy()

@@ -14,7 +14,7 @@ from seqdyn.analysis.common import attributes, bin_means
 from seqdyn.analysis.conditions import over_conditions
 from seqdyn.analysis.projection import fit_plane
 from seqdyn.analysis.runs import states_of
-from seqdyn.dynamics.arguments import Dynamics
+from seqdyn.dynamics.arguments import Dynamics, check_unscheduled
 from seqdyn.dynamics.rollout import simulate
 from seqdyn.rng import ambient_seed, fork_rng
 
@@ -65,8 +65,8 @@ def speed_field(
     Returns:
         On (bin_pc1, bin_pc2): ``drift (…, pc)`` per step and its ``divergence``, ``diffusion (…, pc, pc_)``,
         the covariance of displacements, ``speed``, ``autonomous_speed``, ``mean_map_speed``, ``count``, and
-        ``center (…, pc)``, the mean of the visits. The coordinates ``bin_pc1`` and ``bin_pc2`` are the
-        centres of the bins. With attribute ``reason`` where no bin has enough visits.
+        ``center (…, pc)``, the mean of the visits; ``grid_pc1 (bin_pc1)`` and ``grid_pc2
+        (bin_pc2)`` are the centres of the bins. With attribute ``reason`` where no bin has enough visits.
 
     Raises:
         ValueError: If an argument does not fit the system.
@@ -75,6 +75,7 @@ def speed_field(
     check_count(num_bins, "num_bins", least=3)
     check_count(min_visits, "min_visits", least=2)
     check_count(num_repeats, "num_repeats", least=2)
+    check_unscheduled(dynamics)
     seed = ambient_seed(seed)
     with fork_rng(seed):
         runs = states_of(
@@ -118,9 +119,10 @@ def speed_field(
             "divergence": (grid, _divergence(drift, centres)),
             "count": (grid, count.reshape(num_bins, num_bins)),
             "center": ((*grid, "pc"), mean[..., :2]),
+            "grid_pc1": ("bin_pc1", centres[0]),
+            "grid_pc2": ("bin_pc2", centres[1]),
         },
-        dict(zip(grid, centres, strict=True)),
-        attributes(runs, seed=seed, sigma=sigma, min_visits=min_visits),
+        attrs=attributes(runs, seed=seed, sigma=sigma, min_visits=min_visits),
     )
     if not (count >= min_visits).any():
         data.attrs["reason"] = f"no bin has {min_visits} visits: take more steps or fewer bins"

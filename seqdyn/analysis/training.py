@@ -119,7 +119,7 @@ def training_dynamics(
         ``loss``; ``transition_error`` over rows of symbols with frequency above 0.05; ``frequency (epoch,
         output)``; ``transition (epoch, output, output_next)``; ``explained_variance_ratio (epoch, pc)``;
         ``noise_drift (epoch, unit)``, mean of F(h, u + σξ) − F(h, u): how far noise moves the mean;
-        ``scores (epoch, step, pc)``, one chain in the plane of its own checkpoint; ``finite (epoch)``. A
+        ``scores (epoch, step, plane)``, one chain in the plane of its own checkpoint; ``finite (epoch)``. A
         checkpoint whose activity diverges stays, as NaN with ``finite`` false. ``transition_epoch``: first
         epoch at which the critical fraction has jumped by more than 0.02; ``change_epoch (quantity)`` and
         ``change_gain (quantity)`` of loss, growth and switch rate, see :func:`change_point`. NaN where there

@@ -87,6 +87,8 @@ def read_symbols(
                 names = pick_arrays(load_arrays(path), name, **names, default=SYMBOL)
                 data, notes = _read(names["value"], names, stamps, symbols, duplicates, options)
             else:
+                if kind == "csv":  # "None" and "NA" are labels like any other
+                    options = {"keep_default_na": False, "na_values": [""], **options}
                 data, notes = _read(READERS[kind](path, **options), names, stamps, symbols, duplicates, {})
         except ValueError as error:
             if name in str(error):
@@ -170,6 +172,12 @@ def _from_labelled(
     array = data[value]
     if OUTCOME in data.coords and array.dtype.kind in "iu":  # codes of labels
         labels = np.array([*data[OUTCOME].values.tolist(), None], dtype=object)
+        low, high = int(array.min()), int(array.max())
+        if low < -1 or high > len(labels) - 2:
+            raise ValueError(
+                f"the codes of {value!r} must lie between 0 and {len(labels) - 2}, one for each label of "
+                f"{OUTCOME!r}, or be -1 where missing; got {low} to {high}."
+            )
         array = array.copy(data=labels[array.values])
     (codes,), labels = encode({f"variable {value!r}": pd.Series(array.values.ravel())}, symbols)
     coded = data.drop_vars(OUTCOME, errors="ignore").assign(

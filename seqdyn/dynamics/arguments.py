@@ -43,9 +43,21 @@ def check_unscheduled(dynamics: Dynamics) -> None:
     """Check that a system is the same at all steps.
 
     Raises:
-        ValueError: If it has a schedule.
+        ValueError: If it has a schedule, or a drift that depends on time.
     """
-    if isinstance(dynamics, MapDynamics) and dynamics.schedule is not None:
+    check_dynamics(dynamics)
+    if isinstance(dynamics, FlowDynamics):
+        zero = zero_state(dynamics)
+        generator = torch.Generator(device=zero.device).manual_seed(0)
+        x = torch.randn(4, len(zero), generator=generator, dtype=zero.dtype, device=zero.device)
+        with torch.no_grad():
+            same = torch.equal(dynamics.drift(x, 0.0), dynamics.drift(x, 0.7321))
+        if not same:
+            raise ValueError(
+                "the drift depends on time, but one system at all times is needed here; make time a "
+                "coordinate of the state, or fix it: FlowDynamics(lambda x, t: drift(x, 0.0), ...)."
+            )
+    elif dynamics.schedule is not None:
         raise ValueError(
             "these dynamics change with time, by an intervention with start= or stop=; pick the map of one "
             "step: dynamics.at(0)."

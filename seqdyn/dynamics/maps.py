@@ -8,6 +8,7 @@ how to pick a step.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -126,11 +127,11 @@ def from_callable(
             ``readout`` does not return outputs.
     """
     dynamics = MapDynamics(
-        step=_with_zeros(step, input_size),
+        step=_over_batches(step, input_size),
         readout=readout,
         state_size=state_size,
         input_size=input_size,
-        preactivation=None if preactivation is None else _with_zeros(preactivation, input_size),
+        preactivation=None if preactivation is None else _over_batches(preactivation, input_size),
         input=input,
         activation=activation,
     )
@@ -202,9 +203,21 @@ def scheduled(
     if first == 0 and stop is None and dynamics.schedule is None:
         return change(dynamics)
 
+    known: list[tuple[MapDynamics, MapDynamics]] = []  # each map is changed once
+
+    def changed(base: MapDynamics) -> MapDynamics:
+        for one, other in known:
+            if one is base:
+                return other
+        known.append((base, change(base)))
+        return known[-1][1]
+
+    if dynamics.schedule is None:
+        changed(dynamics)  # what does not fit is said now
+
     def schedule(step: int) -> MapDynamics:
         now = dynamics.at(step)
-        return change(now) if first <= step and (stop is None or step < stop) else now
+        return changed(now) if first <= step and (stop is None or step < stop) else now
 
     return replace(dynamics, step=_refuse, preactivation=None, activation=None, schedule=schedule)
 
@@ -216,10 +229,36 @@ def _refuse(h: Tensor, u: Tensor | None) -> Tensor:
     )
 
 
-def _with_zeros(function: Callable[..., Any], input_size: int) -> Step:
-    if input_size == 0:
-        return lambda h, u: function(h)
-    return lambda h, u: function(h, h.new_zeros(*h.shape[:-1], input_size) if u is None else u)
+def _over_batches(function: Callable[..., Any], input_size: int) -> Step:
+    """A user's function of states (N, H) and inputs (N, X) for any leading dims; zeros for no input."""
+
+    def call(h: Tensor, u: Tensor | None) -> Tensor:
+        rows: tuple[Tensor, ...] = (h,)
+        lead = h.shape[:-1]
+        if input_size > 0:
+            rows = (h, h.new_zeros(input_size) if u is None else u)
+            lead = torch.broadcast_shapes(lead, rows[1].shape[:-1])
+        count = math.prod(lead)
+        out = function(*(row.expand(*lead, row.shape[-1]).reshape(count, row.shape[-1]) for row in rows))
+        return out if out.ndim != 2 else out.reshape(*lead, out.shape[-1])
+
+    return call
+
+
+def _of_all(step: Step, size: int) -> Activation:
+    """A step as one function of state and input side by side, (..., H + X)."""
+    return lambda both: step(both[..., :size], both[..., size:] if both.shape[-1] > size else None)
+
+
+def _check_activation(dynamics: MapDynamics, zero: Tensor) -> None:
+    """Check that a step is its nonlinearity of its drive."""
+    assert dynamics.preactivation is not None and dynamics.activation is not None
+    generator = torch.Generator(device=zero.device).manual_seed(0)
+    h = torch.randn(8, len(zero), generator=generator, dtype=zero.dtype, device=zero.device)
+    with torch.no_grad():
+        expected = dynamics.activation(dynamics.preactivation(h, None))
+        if not torch.allclose(expected, dynamics.step(h, None), rtol=1e-4):
+            raise ValueError("step(h, u) is not activation(preactivation(h, u)): mend one of the three.")
 
 
 def _check_step(dynamics: MapDynamics, readout: Callable[[Tensor], Tensor] | None) -> None:
@@ -240,6 +279,8 @@ def _check_step(dynamics: MapDynamics, readout: Callable[[Tensor], Tensor] | Non
             f"step must return the next state of shape (..., {size}), but turned (2, {size}) into "
             f"{tuple(found.shape)}; write it for batches of states."
         )
-    check_derivative(lambda h: dynamics.step(h, None), zero)
+    check_derivative(_of_all(dynamics.step, size), zero.new_zeros(size + dynamics.input_size))
+    if dynamics.preactivation is not None and dynamics.activation is not None:
+        _check_activation(dynamics, zero)
     if readout is not None:
         check_readout(readout, zero)

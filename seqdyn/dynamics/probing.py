@@ -41,25 +41,32 @@ def zeros_for(function: Callable[[Tensor], Tensor], state_size: int) -> Tensor:
 
 
 def check_derivative(function: Callable[[Tensor], Tensor], like: Tensor) -> None:
-    """Check that a function of states (N, H) has the derivative that torch says it has.
+    """Check that a function of rows (N, D) has the derivative that torch says it has.
 
     At eight random states, vᵀ J w from torch is compared with the difference of two values. A function that
     is detached, switches gradients off or is random fails; a few kinks do not matter.
 
     Args:
         function: The function.
-        like: State (H,) that gives dtype and device.
+        like: Row (D,) that gives dtype and device.
 
     Raises:
-        ValueError: If it has another derivative, or torch cannot take it.
+        ValueError: If it has another derivative, is not finite, or torch cannot take its derivative.
     """
     generator = torch.Generator(device=like.device).manual_seed(0)
-    h, v, w = torch.randn(
-        3, 8, len(like), generator=generator, dtype=like.dtype, device=like.device
-    )  # (8, H) each
+
+    def draw(size: int) -> Tensor:
+        return torch.randn(8, size, generator=generator, dtype=like.dtype, device=like.device)
+
+    h, w = draw(len(like)), draw(len(like))
     size = 1e-6 if like.dtype == torch.float64 else 1e-3
     with torch.no_grad():
+        v = draw(function(h).shape[1])
         differences = ((function(h + size * w) - function(h - size * w)) / (2 * size) * v).sum(dim=1)
+    if not bool(torch.isfinite(differences).all()):
+        raise ValueError(
+            "step is not finite at random states and inputs of size 1; write it so that it takes any state."
+        )
     try:
         gradient = vmap(lambda h, v: vjp(lambda x: function(x[None])[0], h)[1](v)[0])(h, v)
     except RuntimeError as error:

@@ -38,7 +38,8 @@ def kick_units(data: xr.Dataset, *, max_units: int = 6) -> np.ndarray:
             ax.plot(data.lag, z[unit], "-" if kick else "--", color=color, linewidth=1.6, label=label)
         ax.axhline(0, color=COLORS["history"], linewidth=0.8)
         ax.axvline(0, color=COLORS["history"], linewidth=0.8, linestyle=":")
-        ax.set_title(f"symbol {one.direction.item()}, {int(one.num_events)} switches", fontsize="medium")
+        events = f"{int(one.num_events)} of {int(one.num_switches)} switches"
+        ax.set_title(f"symbol {one.direction.item()}, {events}", fontsize="medium")
         ax.set_xlabel("steps from the switch")
         ax.legend(frameon=False, fontsize="x-small", loc="center left", bbox_to_anchor=(1.0, 0.5))
     axes[0].set_ylabel("mean drive [sd]")

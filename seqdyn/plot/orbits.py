@@ -137,12 +137,12 @@ def speed_field(data: xr.Dataset, ax: Axes | None = None, *, quantity: str = "sp
     Raises:
         ValueError: If the dataset is of another kind, or there is no such speed.
     """
-    check_dataset(data, "analysis.speed_field(dynamics, ...)", "speed", "drift")
+    check_dataset(data, "analysis.speed_field(dynamics, ...)", "speed", "drift", "grid_pc1")
     known = ("speed", "autonomous_speed", "mean_map_speed")
     if quantity not in known:
         raise ValueError(f"quantity must be one of {known}, got {quantity!r}.")
     ax = new_axes(ax, width=5.6, height=4.4)
-    x, y = data["bin_pc1"].values, data["bin_pc2"].values
+    x, y = data["grid_pc1"].values, data["grid_pc2"].values
     speed = data[quantity].values.T
     positive = speed[np.isfinite(speed) & (speed > 0)]
     if len(positive):

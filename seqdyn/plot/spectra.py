@@ -105,7 +105,7 @@ def lyapunov_spectrum(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
                 exponent[i] - 2 * error[i], exponent[i] + 2 * error[i], color=color, alpha=0.2, linewidth=0
             )
     ax.axhline(0.0, color="black", linewidth=0.8)
-    flow = data.attrs.get("step_size", 1.0) != 1.0
+    flow = data.attrs.get("system") == "flow"
     ax.set_xlabel("time" if flow else "time [steps]")
     ax.set_ylabel("exponent per unit of time" if flow else "exponent per step")
     erased = len(exponent) - len(finite)

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 from torch import Tensor
 
-from seqdyn import analysis
+from seqdyn import analysis, plot
 from seqdyn.analysis.conditions import stacked
 from seqdyn.data.convert import to_netcdf
 from seqdyn.dynamics import MapDynamics, from_callable, simulate
@@ -128,11 +129,38 @@ def test_a_batch_of_two_is_two_results_and_survives_a_file(name: str, tmp_path: 
             places = {dim: one[dim].values for dim in values.dims if one[dim].dtype.kind in "UO"}
             sizes = {dim: slice(values.sizes[dim]) for dim in values.dims if dim not in places}
             np.testing.assert_array_equal(whole[label].sel(places).isel(sizes), values)
+    # No result names its places by numbers of its own, which a whole could not keep as labels.
+    assert not {f"{dim}_value" for dim in found.dims} & set(found.data_vars)
     to_netcdf(found, tmp_path / "result.nc")
     with xr.open_dataset(tmp_path / "result.nc", engine="h5netcdf") as read:
         for label, values in found.data_vars.items():
             if values.dtype.kind != "c":
                 np.testing.assert_array_equal(read[label], values)
+
+
+@pytest.mark.parametrize(
+    "name", ["lyapunov_spectrum", "speed_field", "orbit", "noise_sweep", "readout_axes", "residence"]
+)
+def test_the_picture_of_a_condition_is_that_of_its_own_run(name: str) -> None:
+    def drawn(data: xr.Dataset) -> list[Any]:
+        axes = np.ravel(np.array(getattr(plot, name)(data), dtype=object))
+        lines = [line.get_xydata() for ax in axes for line in ax.lines]
+        clouds = [np.asarray(cloud.get_offsets()) for ax in axes for cloud in ax.collections]
+        texts = [text.get_text() for ax in axes if ax.get_legend() for text in ax.get_legend().get_texts()]
+        limits = [(*ax.get_xlim(), *ax.get_ylim()) for ax in axes]
+        plt.close("all")
+        return [*lines, *clouds, texts, limits]
+
+    found = TOOLS[name](network(), input=BATCH)
+
+    np.testing.assert_equal(drawn(found.isel(condition=1)), drawn(TOOLS[name](network(), input=BATCH[1])))
+
+
+def test_what_goes_wrong_under_one_condition_is_said_with_its_number() -> None:
+    pinned = torch.stack([0 * INPUT, 1e3 * torch.ones(INPUTS, dtype=torch.float64)])
+
+    with pytest.raises(ValueError, match=r"under condition 1 of 2, tensor\(\[1000.*the symbol never changes"):
+        analysis.group_effect(network(), [1], num_steps=800, num_random=5, input=pinned, **SHORT)
 
 
 def test_the_own_input_of_a_map_stands_where_none_is_given() -> None:

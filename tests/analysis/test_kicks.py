@@ -17,6 +17,7 @@ from torch import Tensor
 
 from seqdyn import plot
 from seqdyn.analysis import (
+    clamp,
     greedy_group,
     group_effect,
     kick_units,
@@ -250,8 +251,27 @@ def test_random_groups_match_in_size_and_activity_even_of_the_most_active() -> N
         assert all(len(set(group)) == 3 and not set(group) & set(units) for group in groups)
         means = [activity[group].mean() for group in groups]
         assert np.abs(np.array(means) - activity[units].mean()).max() < close
-    with pytest.raises(ValueError, match="num_random=3"):
-        matched_groups(np.ones(4), np.array([1]), 5, np.random.default_rng(0))
+    few = matched_groups(np.ones(4), np.array([1]), 5, np.random.default_rng(0))
+    assert sorted(int(group[0]) for group in few) == [0, 2, 3]
+
+
+def test_a_single_unit_is_judged_beside_all_others_and_an_extreme_one_says_so() -> None:
+    dynamics = planted().dynamics
+
+    effect = group_effect(dynamics, [int(planted().members[0])], num_steps=2000, num_resamples=20, seed=0)
+
+    assert effect.sizes["group"] == dynamics.state_size - 1
+    assert "reason" not in effect.attrs
+    last = dynamics.state_size - 1  # a bystander, which reaches nobody
+    found = group_effect(clamp(dynamics, last, 50.0), [last], num_steps=2000, num_resamples=20, seed=0)
+    assert "no other group is as active" in found.attrs["reason"]
+
+
+def test_a_unit_without_which_the_activity_diverges_is_never_chosen() -> None:
+    found = greedy_group(held_down(), 2, num_steps=2000, start=torch.eye(8)[0], seed=0)
+
+    assert np.isnan(found.single_effect[0]) and np.isfinite(found.single_effect[1:]).all()
+    assert int(found.chosen[0]) > 0 and np.isfinite(found.effect).all()
 
 
 def test_greedy_choice_starts_with_a_planted_unit_and_never_repeats() -> None:
@@ -408,8 +428,10 @@ def test_every_picture_draws_what_it_is_given(found: xr.Dataset) -> None:
     dynamics = planted().dynamics
     axes = plot.kick_units(found)
     assert [ax.get_title() for ax in axes] == [
-        f"symbol {name}, {int(count)} switches"
-        for name, count in zip(found.direction.values, found.num_events, strict=True)
+        f"symbol {name}, {int(count)} of {int(all_of_them)} switches"
+        for name, count, all_of_them in zip(
+            found.direction.values, found.num_events, found.num_switches, strict=True
+        )
     ]
     labels = [text.get_text() for text in axes[0].get_legend().get_texts()]
     assert sum("(kick)" in label for label in labels) == KICKS

@@ -109,7 +109,7 @@ def test_the_leading_exponents_are_those_of_the_full_spectrum() -> None:
 
     few = lyapunov_spectrum(system.dynamics, starts(system, 4), num_exponents=1, **options)
 
-    assert few.sizes["exponent"] == 1 and math.isnan(few.attrs["kaplan_yorke"])
+    assert few.sizes["mode"] == 1 and math.isnan(few.attrs["kaplan_yorke"])
     assert "mean_log_det" not in few.attrs
     assert few.finite_time.shape == (4, 1) and few.running.shape == (60, 1)
     np.testing.assert_allclose(few.running[-1], few.exponent)

@@ -22,7 +22,7 @@ ANALYSES: dict[str, tuple[Callable[[MapDynamics, torch.Tensor], xr.Dataset], set
     ),
     "lyapunov_spectrum": (
         lambda d, h: analysis.lyapunov_spectrum(d, h[:, -1], num_steps=40, sigma=0.5, seed=0),
-        {"exponent", "time", "start"},
+        {"mode", "time", "start"},
     ),
     "local_spectra": (lambda d, h: analysis.local_spectra(d, h[0]), {"time", "mode"}),
     "pca": (lambda d, h: analysis.pca(h), {"pc", "unit", "start", "time"}),

@@ -228,3 +228,21 @@ def test_errors_name_the_file_and_objects_of_other_kinds_are_refused(tmp_path: P
         read_symbols({})
     with pytest.raises(TypeError, match="'sep' is no argument for reading a DataFrame"):
         read_symbols(FRAME, sep=";")
+
+
+def test_none_and_na_are_labels_and_only_empty_cells_are_missing(tmp_path: Path) -> None:
+    path = tmp_path / "states.csv"
+    path.write_text("t,state\n0,NA\n1,None\n2,\n3,None\n")
+
+    data = read_symbols(path, time="t", value="state")
+
+    assert data["outcome"].values.tolist() == ["NA", "None"]
+    assert data["symbol"].values.tolist() == [[0, 1, -1, 1]]
+
+
+@pytest.mark.parametrize("code", [3, -2])
+def test_a_code_without_a_label_is_refused_however_it_is_read(code: int) -> None:
+    data = wanted().assign(symbol=(("series", "time"), np.where(CODES == 0, code, CODES)))
+
+    with pytest.raises(ValueError, match="between 0 and 2"):
+        read_symbols(data, symbols=LABELS.tolist())
