@@ -394,3 +394,17 @@ def test_what_asks_about_one_system_refuses_one_that_changes_with_time(tool: str
 
     with pytest.raises(ValueError, match="the drift depends on time"):
         getattr(analysis, tool)(flow, **options)
+
+
+@pytest.mark.parametrize("tool", ["growth_rate", "mean_map", "drive_matrices", "cone_growth", "silence"])
+def test_what_needs_a_map_says_how_to_make_one_of_a_flow(tool: str) -> None:
+    arguments = {
+        "mean_map": {"sigma": 1.0},
+        "silence": {"units": [0]},
+        "growth_rate": {"start": torch.zeros(1, 2)},
+    }
+
+    with pytest.raises(ValueError, match="a map is needed here, got a flow; wrap one step of it"):
+        getattr(analysis, tool)(
+            FlowDynamics(lambda x, t: -x, 0.0, 2), **arguments.get(tool, {"like": torch.zeros(1)})
+        )

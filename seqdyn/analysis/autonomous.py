@@ -19,7 +19,7 @@ from seqdyn.analysis.fixed import fixed_points
 from seqdyn.analysis.projection import fit_plane
 from seqdyn.analysis.runs import outputs_of, states_of
 from seqdyn.analysis.stability import cone_rates
-from seqdyn.dynamics.arguments import Dynamics, as_input, state_set
+from seqdyn.dynamics.arguments import Dynamics, as_input, check_map, state_set
 from seqdyn.dynamics.homogeneity import is_homogeneous
 from seqdyn.dynamics.maps import MapDynamics
 from seqdyn.dynamics.rollout import simulate
@@ -62,6 +62,7 @@ def growth_rate(dynamics: MapDynamics, start: Any, *, num_steps: int = 500, inpu
         ValueError: If an argument does not fit the map.
     """
     check_count(num_steps, "num_steps", least=2)
+    check_map(dynamics)
     h = state_set(dynamics, start)
     constant = as_input(dynamics, input, h)
     u = None if constant is None else constant.expand(len(h), -1)

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from seqdyn.analysis.jacobians import drive_matrices
-from seqdyn.dynamics.arguments import as_input, check_unscheduled
+from seqdyn.dynamics.arguments import as_input, check_map, check_unscheduled
 from seqdyn.dynamics.maps import Activation, MapDynamics, Overwritten, activation_of, example
 
 __all__ = ["mean_map"]
@@ -61,6 +61,7 @@ def mean_map(dynamics: MapDynamics, sigma: float, *, input: Any = None) -> MapDy
     Raises:
         ValueError: If the map has no such drive, or sigma is no standard deviation.
     """
+    check_map(dynamics)
     check_unscheduled(dynamics)
     if not (math.isfinite(sigma) and sigma >= 0):
         raise ValueError(f"sigma must be a finite number from 0, got {sigma!r}.")

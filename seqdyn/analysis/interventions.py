@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from seqdyn.analysis.units import Units, unit_indices
-from seqdyn.dynamics.arguments import check_dynamics
+from seqdyn.dynamics.arguments import check_map
 from seqdyn.dynamics.maps import Activation, MapDynamics, Overwritten, Step, activation_of, example, scheduled
 
 __all__ = ["clamp", "perturb", "scale", "silence"]
@@ -186,12 +186,7 @@ def _known(base: MapDynamics) -> tuple[Step, Activation] | None:
 
 
 def _indices(dynamics: Any, units: Units) -> list[int]:
-    check_dynamics(dynamics)
-    if not isinstance(dynamics, MapDynamics):
-        raise ValueError(
-            "interventions act on the steps of a map, not on a flow; wrap one step of the flow: "
-            "from_callable(lambda x: runge_kutta(flow.drift, x, 0.0, step_size), flow.state_size)."
-        )
+    check_map(dynamics)
     return [int(unit) for unit in unit_indices(units, dynamics.state_size)]
 
 

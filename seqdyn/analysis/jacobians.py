@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.func import jacrev, vmap
 
 from seqdyn.analysis.common import MODE, TIME, array, attributes
-from seqdyn.dynamics.arguments import Dynamics, as_input, as_states, check_unscheduled
+from seqdyn.dynamics.arguments import Dynamics, as_input, as_states, check_map, check_unscheduled
 from seqdyn.dynamics.flows import FlowDynamics
 from seqdyn.dynamics.maps import MapDynamics, Step, drive_of
 
@@ -90,6 +90,7 @@ def drive_matrices(dynamics: MapDynamics, like: Tensor) -> tuple[Tensor, Tensor,
     Raises:
         ValueError: If the map has no drive, or it is not of this form.
     """
+    check_map(dynamics)
     check_unscheduled(dynamics)
     drive = drive_of(dynamics)
     if dynamics.input_size == 0:

@@ -130,7 +130,7 @@ def reduction(changed: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 def bootstrap_chains(num_chains: int, num_resamples: int, seed: int) -> np.ndarray:
     """How often each chain is drawn in each resample, (R, N)."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed % 2**64)
     return rng.multinomial(num_chains, np.full(num_chains, 1 / num_chains), size=num_resamples)
 
 

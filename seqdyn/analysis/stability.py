@@ -18,7 +18,7 @@ from torch import Tensor
 
 from seqdyn._arguments import check_count
 from seqdyn.analysis.common import START, array, attributes
-from seqdyn.dynamics.arguments import check_unscheduled
+from seqdyn.dynamics.arguments import check_map, check_unscheduled
 from seqdyn.dynamics.homogeneity import is_homogeneous
 from seqdyn.dynamics.maps import MapDynamics, Overwritten, activation_of
 from seqdyn.rng import fork_rng
@@ -76,6 +76,7 @@ def cone_growth(
     Raises:
         ValueError: If the map is not homogeneous.
     """
+    check_map(dynamics)
     check_unscheduled(dynamics)
     num_steps = check_count(num_steps, "num_steps", least=2)
     check_count(num_directions, "num_directions")

@@ -18,6 +18,7 @@ __all__ = [
     "as_input",
     "as_states",
     "check_dynamics",
+    "check_map",
     "check_unscheduled",
     "state_set",
     "zero_state",
@@ -36,6 +37,20 @@ def check_dynamics(dynamics: Any) -> None:
         raise ValueError(
             f"dynamics must be a MapDynamics or FlowDynamics, got {type(dynamics).__name__}; use "
             "model.dynamics(), seqdyn.dynamics.from_torch(module) or from_callable(function, state_size)."
+        )
+
+
+def check_map(dynamics: Any) -> None:
+    """Check that a system is a map.
+
+    Raises:
+        ValueError: If it is a flow, or no system.
+    """
+    check_dynamics(dynamics)
+    if not isinstance(dynamics, MapDynamics):
+        raise ValueError(
+            "a map is needed here, got a flow; wrap one step of it: from_callable(lambda x: "
+            "runge_kutta(flow.drift, x, 0.0, step_size), flow.state_size)."
         )
 
 

@@ -17,7 +17,7 @@ import xarray as xr
 from torch import Tensor
 
 from seqdyn._arguments import check_count
-from seqdyn.data.schema import SYMBOL
+from seqdyn.data.schema import SYMBOL, TIME
 from seqdyn.inference.hmm import HMM, log_likelihood
 from seqdyn.metrics.matching import matched_distances
 from seqdyn.metrics.symbols import (
@@ -311,7 +311,11 @@ def _blocks(values: np.ndarray, length: int) -> np.ndarray:
 
 
 def _values(data: xr.Dataset) -> np.ndarray:
-    return data[SYMBOL].values
+    """Symbols (sample, time)."""
+    values = data[SYMBOL].transpose(..., TIME).values
+    if values.min() < 0:
+        raise ValueError("the model drew missing symbols (-1); only whole sequences can be compared.")
+    return values
 
 
 def _one_hot(symbols: np.ndarray, num_symbols: int) -> Tensor:

@@ -180,7 +180,7 @@ def test_an_intervention_moves_the_fixed_points() -> None:
         (lambda d: scale(d, [0], recurrent=float("inf")), "recurrent must be one finite gain"),
         (lambda d: silence(d, [0], start=3, stop=3), "stop must be a whole number of at least 4"),
         (lambda d: silence(d, [0], start=-1), "start must be a whole number of at least 0"),
-        (lambda d: silence(chaos.lorenz().dynamics, [0]), "not on a flow; wrap one step"),
+        (lambda d: silence(chaos.lorenz().dynamics, [0]), "got a flow; wrap one step"),
     ],
 )
 def test_arguments_are_checked(act: Callable[[MapDynamics], MapDynamics], message: str) -> None:
