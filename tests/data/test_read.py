@@ -266,7 +266,9 @@ def test_the_exchange_rates_of_gluonts_are_read_whole(data_dir: Path, tmp_path: 
     if not archive.is_file():
         pytest.skip(f"{archive} is missing")
     with tarfile.open(archive) as packed:
-        packed.extractall(tmp_path, filter="data")
+        packed.extractall(
+            tmp_path, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {})
+        )  # from 3.11.4
     folder = tmp_path / "exchange_rate_nips"
 
     test = read_sequences(folder / "test" / "test.json")
