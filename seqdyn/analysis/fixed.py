@@ -25,7 +25,7 @@ from seqdyn.dynamics.arguments import Dynamics, as_input, check_unscheduled, sta
 from seqdyn.dynamics.flows import FlowDynamics
 from seqdyn.dynamics.maps import MapDynamics
 from seqdyn.errors import ConvergenceWarning
-from seqdyn.rng import fork_rng
+from seqdyn.rng import ambient_seed, fork_rng
 
 __all__ = ["fixed_points"]
 
@@ -80,6 +80,7 @@ def fixed_points(
             f"{tuple(constant.shape)}."
         )
     conditions = 1 if constant is None or constant.ndim == 1 else len(constant)
+    seed = ambient_seed(seed)
     with fork_rng(seed):
         if jitter > 0:
             states = states + jitter * torch.randn_like(states)

@@ -29,7 +29,7 @@ from seqdyn.dynamics.flows import FlowDynamics
 from seqdyn.dynamics.maps import MapDynamics
 from seqdyn.dynamics.rollout import Drive, advance, check_step_size
 from seqdyn.errors import ConvergenceWarning, NonFiniteError
-from seqdyn.rng import fork_rng
+from seqdyn.rng import ambient_seed, fork_rng
 
 __all__ = ["kaplan_yorke", "lyapunov_spectrum"]
 
@@ -100,6 +100,7 @@ def lyapunov_spectrum(
         )
     check_step_size(dynamics, step_size)
     drive = Drive(dynamics, states, sigma=sigma, noise=noise, input=input, num_steps=transient + num_steps)
+    seed = ambient_seed(seed)
     with fork_rng(seed):
         sums = _follow(dynamics, states, drive, transient, num_steps, count, interval, step_size)
     return _result(sums, states, step_size, seed, interval=interval, transient=transient, sigma=sigma)

@@ -21,7 +21,7 @@ from seqdyn.analysis.common import START, array, attributes
 from seqdyn.dynamics.arguments import check_map, check_unscheduled
 from seqdyn.dynamics.homogeneity import is_homogeneous
 from seqdyn.dynamics.maps import MapDynamics, Overwritten, activation_of
-from seqdyn.rng import fork_rng
+from seqdyn.rng import ambient_seed, fork_rng
 
 __all__ = ["cone_growth", "cone_rates", "growth_at", "kinked", "label"]
 
@@ -85,6 +85,7 @@ def cone_growth(
             "cone growth is defined for rectifier networks without biases, F(c h) = c F(h), and these "
             "dynamics are not; look at the eigenvalues of seqdyn.analysis.fixed_points."
         )
+    seed = ambient_seed(seed)
     with fork_rng(seed), torch.no_grad():
         size = (num_directions, dynamics.state_size)
         rate, hit = cone_rates(lambda v: dynamics.step(v, None), torch.randn(size).to(like), num_steps)

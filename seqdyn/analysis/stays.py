@@ -32,7 +32,7 @@ from seqdyn.dynamics.maps import MapDynamics
 from seqdyn.dynamics.rollout import Drive
 from seqdyn.dynamics.symbols import SymbolKind, symbols_of
 from seqdyn.errors import NonFiniteError
-from seqdyn.rng import fork_rng
+from seqdyn.rng import ambient_seed, fork_rng
 
 __all__ = ["REGIONS", "Stays", "region_of", "residence", "stays"]
 
@@ -107,6 +107,7 @@ def residence(
         raise ValueError(
             f"noise must have shape {wanted} (sample, run, step, input), got {tuple(noise.shape)}."
         )
+    seed = ambient_seed(seed)
     with fork_rng(seed), torch.no_grad():
         found = stays(
             dynamics,

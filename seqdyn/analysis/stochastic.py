@@ -69,7 +69,6 @@ def resonance(
     sequence_length: int | None = None,
     start: Any = None,
     input: Any = None,
-    step_size: float | None = None,
     seed: int | None = None,
 ) -> xr.Dataset:
     r"""Sweep the noise under common draws and follow error, regularity and memory of the sampled symbols.
@@ -91,7 +90,6 @@ def resonance(
         sequence_length: Length of the sequences for ``divergence_ratio``; ``None`` leaves it out (NaN).
         start: State (H,) that all chains start from, or one for each chain (N, H); zero activity by default.
         input: Constant input (X,), or a batch (B, X) of conditions.
-        step_size: Of a flow.
         seed: Seed of noise, symbols and bootstrap.
 
     Returns:
@@ -122,7 +120,7 @@ def resonance(
     readout_of(dynamics)
     seed = ambient_seed(seed)
     states, length = start_chains(dynamics, start, num_chains, num_steps, least=num_lags + 2)
-    settings = {"input": input, "step_size": step_size}
+    settings = {"input": input}
     with fork_rng(seed):
         record = _record(dynamics, values, states, burn_in, length, settings)
         num_symbols = outputs_of(dynamics, states[:1]).shape[-1]

@@ -28,8 +28,6 @@ def growth_rate(data: Any, *, ax: Axes | None = None) -> Axes:
     Raises:
         ValueError: If it is of another kind.
     """
-    if hasattr(data, "rate") and hasattr(data, "hitting_time"):
-        data = xr.Dataset({"growth_rate": ("start", data.rate), "hitting_time": ("start", data.hitting_time)})
     check_dataset(data, "analysis.growth_rate(dynamics, start)", "growth_rate", "hitting_time")
     return _draw_rates(data, new_axes(ax, width=5.0, height=3.2))
 

@@ -109,6 +109,8 @@ def orbit(data: xr.Dataset) -> np.ndarray:
             emission.plot(centre, data["profile_prob"][:, output], color=color, label=f"symbol {output}")
         emission.set_ylim(0, 1)
         emission.legend(frameon=False)
+    else:
+        emission.text(0.5, 0.5, "no readout", ha="center", transform=emission.transAxes)
     emission.set_ylabel("probability")
     for ax in (motion, emission):
         ax.set_xlabel("phase [rad]")
