@@ -33,9 +33,6 @@ class Zero(nn.Module):
     def forward(self, x: Tensor, t: Time) -> Tensor:
         return torch.zeros_like(x)
 
-    def affine(self) -> tuple[Tensor, Tensor] | None:
-        return None
-
 
 class Linear(nn.Module):
     r"""Linear drift with an offset, the Ornstein-Uhlenbeck process in several dimensions.
@@ -201,7 +198,8 @@ class Vortex(nn.Module):
     def forward(self, x: Tensor, t: Time) -> Tensor:
         scaled = (x - torch.stack([self.centre_x, self.centre_y])) / self.core
         square = scaled.square().sum(dim=-1, keepdim=True)
-        # (1 - exp(-r²)) / r times the tangent (-y, x) / r, whose limit at the centre is that of (1 - e^-s) / s.
+        # (1 - exp(-r²)) / r times the tangent (-y, x) / r, whose limit at the centre is that of (1 - e^-s) /
+        # s.
         safe = square.clamp(min=1e-12)
         speed = self.circulation * -torch.expm1(-safe) / safe
         return speed * torch.stack([-scaled[..., 1], scaled[..., 0]], dim=-1)
