@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 import xarray as xr
 
 from seqdyn import metrics
-from seqdyn.ot import distances
+from seqdyn.ot import displacement, distances
 
 Metric = Callable[..., float]
 
@@ -443,3 +444,48 @@ def test_settings_of_directions_are_counts(
 ) -> None:
     with pytest.raises(ValueError, match=f"{name} must be a whole number"):
         metrics.sliced_wasserstein(*pair, **{name: value})
+
+
+# Published data -------------------------------------------------------------------------------------------
+
+# Displacement interpolation between the neighbours of each odd snapshot, as measured before with other code.
+DISPLACEMENT = {
+    "LV_data.npy": [0.747, 0.244, 0.278, 0.472],
+    "repres_data.npy": [1.48, 1.28, 1.04, 1.00, 1.12],
+    "GoMvortex_data.npy": [0.271, 0.352, 0.177, 0.098],
+    "GoMvortexsmall_data.npy": [0.167, 0.220, 0.239, 0.297],
+    "eb_data.npy": [0.913, 1.125],
+}
+
+
+@pytest.mark.parametrize("file", DISPLACEMENT)
+def test_displacement_on_published_snapshots(data_dir: Path, file: str) -> None:
+    x = np.load(data_dir / "sbirr" / file)
+
+    held_out = range(1, len(x) - 1, 2)
+    between = [displacement(x[k - 1], x[k + 1], 0.5) for k in held_out]
+    found = [w2(points, x[k], weights) for k, (points, weights) in zip(held_out, between, strict=True)]
+
+    np.testing.assert_allclose(found, DISPLACEMENT[file], rtol=0.006)
+
+
+def test_displacement_between_unequal_times_and_sizes(data_dir: Path) -> None:
+    with np.load(data_dir / "sbirr" / "hESC_data.npz") as arrays:
+        x = [arrays["x"][arrays["snapshot"] == k] for k in range(5)]
+
+    half, weights_half = displacement(x[0], x[2], 0.5)
+    quarter, weights_quarter = displacement(x[2], x[4], 0.25)
+
+    assert w2(half, x[1], weights_half) == pytest.approx(1.068, abs=6e-4)
+    assert w2(quarter, x[3], weights_quarter) == pytest.approx(1.496, abs=6e-4)
+
+
+@pytest.mark.parametrize(("index", "expected"), [(1, 0.126), (3, 0.037)])
+def test_energy_distance_in_thirty_features(data_dir: Path, index: int, expected: float) -> None:
+    folder = data_dir / "mm_trajectory"
+    with np.load(folder / "processed_pbmc_data_sub500_every_2_until20.npz") as arrays:
+        x = arrays["Xs"]
+
+    points, weights = displacement(x[index - 1], x[index + 1], 0.5)
+
+    assert metrics.energy_distance(points, x[index], weights) == pytest.approx(expected, abs=6e-4)
