@@ -17,10 +17,19 @@ import torch
 from torch import Tensor, nn
 
 from seqdyn._arguments import check_amount, check_count
+from seqdyn.sde.fields import GradientField, MLPDrift, Sum, Time
 
-__all__ = ["Linear", "LotkaVolterra", "Repressilator", "Rotation", "Vortex", "Zero"]
-
-Time = float | Tensor
+__all__ = [
+    "GradientField",
+    "Linear",
+    "LotkaVolterra",
+    "MLPDrift",
+    "Repressilator",
+    "Rotation",
+    "Sum",
+    "Vortex",
+    "Zero",
+]
 
 
 def _parameter(value: float, name: str) -> nn.Parameter:
@@ -201,7 +210,7 @@ class Vortex(nn.Module):
     def forward(self, x: Tensor, t: Time) -> Tensor:
         scaled = (x - torch.stack([self.centre_x, self.centre_y])) / self.core
         square = scaled.square().sum(dim=-1, keepdim=True)
-        # (1 - exp(-r²)) / r times the tangent (-y, x) / r, whose limit at the centre is that of (1 - e^-s) / s.
+        # (1 - exp(-r²)) / r times the tangent (-y, x) / r, which has a limit at the centre.
         safe = square.clamp(min=1e-12)
         speed = self.circulation * -torch.expm1(-safe) / safe
         return speed * torch.stack([-scaled[..., 1], scaled[..., 0]], dim=-1)
