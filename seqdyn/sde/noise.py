@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["noise_covariance", "volatility_matrix"]
+__all__ = ["noise_covariance", "volatility_matrix", "volatility_vector"]
 
 
 def volatility_matrix(volatility: Any, num_features: int, like: Tensor | None = None) -> Tensor:
@@ -44,3 +44,25 @@ def noise_covariance(volatility: Any, num_features: int, like: Tensor | None = N
     r"""Covariance :math:`S = \sigma \sigma^\top` (C, C) of the noise per unit of time."""
     matrix = volatility_matrix(volatility, num_features, like)
     return matrix @ matrix.mT
+
+
+def volatility_vector(volatility: Any) -> Tensor:
+    """Volatility of independent noises as a float64 tensor: a number () or one number per coordinate (C,).
+
+    Raises:
+        ValueError: If it is a matrix or no number, negative or not finite.
+    """
+    try:
+        value = torch.as_tensor(volatility, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"volatility must be a number or one number per feature, got {volatility!r}."
+        ) from error
+    if value.ndim > 1:
+        raise ValueError(
+            "proportional noise acts on every feature by itself: volatility must be a number or one number "
+            f"per feature, got shape {tuple(value.shape)}; pass the diagonal of the matrix."
+        )
+    if not bool(torch.isfinite(value).all()) or bool((value < 0).any()):
+        raise ValueError(f"volatility must be finite and not negative, got {value.tolist()}.")
+    return value.detach().clone()
