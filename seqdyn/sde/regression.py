@@ -19,7 +19,15 @@ from torch.func import functional_call, jacfwd
 
 from seqdyn.sde.transition import whitener
 
-__all__ = ["FEW", "NetworkFit", "bounds_of", "fit_drift", "get_parameters", "set_parameters"]
+__all__ = [
+    "FEW",
+    "BridgePaths",
+    "NetworkFit",
+    "bounds_of",
+    "fit_drift",
+    "get_parameters",
+    "set_parameters",
+]
 
 FEW = 64  # parameters up to which the full Jacobian is taken
 
@@ -39,6 +47,22 @@ class NetworkFit(NamedTuple):
 
 
 _DEFAULT = NetworkFit()
+
+
+class BridgePaths(NamedTuple):
+    """Paths of a bridge as data for a regression.
+
+    Attributes:
+        states: (P, C).
+        times: (P, 1).
+        velocities: Drift of the pinned paths there, (P, C).
+        weights: Length of the time step, (P,).
+    """
+
+    states: Tensor
+    times: Tensor
+    velocities: Tensor
+    weights: Tensor
 
 
 @runtime_checkable
