@@ -28,7 +28,7 @@ from seqdyn.sde.sampling import pick, systematic
 from seqdyn.sde.solvers import PairSolver
 from seqdyn.sde.transition import Transition, transition_cost, whitener
 
-__all__ = ["Chain", "Reference", "objective"]
+__all__ = ["Chain", "Reference", "bridge_paths", "objective"]
 
 _ROWS = 2000  # states for which a drift is computed at once
 
@@ -109,32 +109,15 @@ class Chain:
             here = there
         return states
 
-    @torch.no_grad()
     def paths(self, num_paths: int, num_steps: int) -> BridgePaths:
-        """Draw paths in every interval, from the ambient random stream, as data for a regression.
-
-        The velocity is the drift of the path given its end: it has the mean of the increments, without their
-        noise.
-        """
-        reference, intervals = self.reference, self.intervals
-        pairs = [self.pairs(index, num_paths) for index in range(len(intervals.start))]
+        """Draw paths in every interval, from the ambient random stream, as data for a regression."""
+        pairs = [self.pairs(index, num_paths) for index in range(len(self.intervals.start))]
         a, b = (torch.stack(ends) for ends in zip(*pairs, strict=True))
-        grid = torch.linspace(0, 1, num_steps + 1, dtype=a.dtype, device=a.device)
-        found = reference.solver.pinned(
-            reference.drift, reference.noise, a, b, intervals.start, intervals.duration, grid
-        )
-        step = (intervals.duration / num_steps)[:, None, None].expand_as(a[..., :1])
-        times = intervals.start[:, None, None] + step * torch.arange(
-            num_steps, dtype=a.dtype, device=a.device
-        ).view(-1, 1, 1, 1)
-        states = found.states[:-1]
-        velocities = reference.drift(states, times) + found.pull / step
-        return BridgePaths(
-            states.flatten(0, 2),
-            times.flatten(0, 2),
-            velocities.flatten(0, 2),
-            step.expand_as(times).flatten(),
-        )
+        return bridge_paths(self.reference, self.intervals, a, b, num_steps)
+
+    def again(self, reference: Reference) -> Chain:
+        """The bridge of another reference through the same snapshots."""
+        return Chain(reference, self.intervals, start=self.coupling.g)
 
     def drift(self, index: int, x: Tensor, time: float) -> Tensor:
         r"""Drift of the bridge at states (N, C) and a time within an interval, before its end.
@@ -154,6 +137,28 @@ class Chain:
         missing = (shares @ target - ahead.mean)[..., None]
         score = ahead.tangent.mT @ torch.linalg.solve(ahead.covariance, missing)
         return reference.drift(x, time) + score[..., 0] @ reference.noise
+
+
+@torch.no_grad()
+def bridge_paths(
+    reference: Reference, intervals: Intervals, a: Tensor, b: Tensor, num_steps: int
+) -> BridgePaths:
+    """Draw pinned paths from a to b (K, N, C), one pair of ends each.
+
+    The velocity is the drift of the path given its end: it has the mean of the increments, without their
+    noise.
+    """
+    grid = torch.linspace(0, 1, num_steps + 1, dtype=a.dtype, device=a.device)
+    found = reference.solver.pinned(
+        reference.drift, reference.noise, a, b, intervals.start, intervals.duration, grid
+    )
+    step = (intervals.duration / num_steps)[:, None, None].expand_as(a[..., :1])
+    places = torch.arange(num_steps, dtype=a.dtype, device=a.device).view(-1, 1, 1, 1)
+    times = intervals.start[:, None, None] + step * places
+    states = found.states[:-1]
+    velocities = reference.drift(states, times) + found.pull / step
+    weights = step.expand_as(times).flatten()
+    return BridgePaths(states.flatten(0, 2), times.flatten(0, 2), velocities.flatten(0, 2), weights)
 
 
 def _plan(cost: Tensor, intervals: Intervals, coupling: Coupling, index: int) -> Tensor:

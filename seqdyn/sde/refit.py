@@ -7,12 +7,16 @@ on L itself, with the bridge solved anew at each: fast near the solution.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import torch
 from scipy.optimize import minimize
 
+from seqdyn.errors import NonFiniteError
 from seqdyn.sde.chain import Chain, objective
 from seqdyn.sde.process import Process
+from seqdyn.sde.projections import ProjectedChain
 from seqdyn.sde.regression import (
     BridgePaths,
     NetworkFit,
@@ -26,12 +30,13 @@ from seqdyn.sde.solvers import PairSolver
 __all__ = ["BridgePaths", "descend", "regress"]
 
 _HALVINGS = 4
+AnyChain = TypeVar("AnyChain", Chain, ProjectedChain)
 _SMALLEST_SCALE = 0.1  # of a parameter, for the quasi-Newton steps
 
 
 def regress(
-    process: Process, solver: PairSolver, chain: Chain, num_paths: int, num_steps: int, network: NetworkFit
-) -> Chain:
+    process: Process, solver: PairSolver, chain: AnyChain, num_paths: int, num_steps: int, network: NetworkFit
+) -> AnyChain:
     """Fit the drift to paths of the bridge, and solve the bridge anew.
 
     A step that raises L is halved up to four times, then not taken.
@@ -51,11 +56,11 @@ def regress(
     return chain
 
 
-def _solved(process: Process, solver: PairSolver, chain: Chain) -> Chain | None:
-    """The chain of a new reference; ``None`` if its transitions are not finite."""
+def _solved(process: Process, solver: PairSolver, chain: AnyChain) -> AnyChain | None:
+    """The chain of a new reference; ``None`` if its transitions or paths are not finite."""
     try:
-        found = Chain(process.reference(solver), chain.intervals, start=chain.coupling.g)
-    except torch.linalg.LinAlgError:
+        found = chain.again(process.reference(solver))
+    except (torch.linalg.LinAlgError, NonFiniteError):
         return None
     return found if bool(torch.isfinite(found.value).all()) else None
 
