@@ -14,7 +14,8 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from seqdyn.sde.chain import Chain, objective
+from seqdyn.errors import NonFiniteError
+from seqdyn.sde.chain import Chain, is_solved, objective
 from seqdyn.sde.process import Process
 from seqdyn.sde.regression import NetworkFit, bounds_of, fit_drift, get_parameters, set_parameters
 from seqdyn.sde.solvers import PairSolver
@@ -91,12 +92,12 @@ def regress(
 
 
 def _solved(process: Process, solver: PairSolver, chain: Chain) -> Chain | None:
-    """The chain of a new reference; ``None`` if its transitions are not finite."""
+    """The chain of a new reference; ``None`` if it has none."""
     try:
         found = Chain(process.reference(solver), chain.intervals, start=chain.coupling.g)
-    except torch.linalg.LinAlgError:
+    except NonFiniteError:
         return None
-    return found if bool(torch.isfinite(found.value).all()) else None
+    return found if found.is_solved else None
 
 
 def descend(process: Process, solver: PairSolver, chain: Chain, max_evaluations: int) -> Chain:
@@ -129,15 +130,23 @@ class _Descent:
         self.bounds = [(None if bound == -np.inf else bound, None) for bound in lowest]
         self.value, self.potentials = float(chain.value.sum()), chain.coupling.g
         self._process, self._solver, self._intervals = process, solver, chain.intervals
+        # Where there is no bridge: high enough to step back from, low enough for the line search to
+        # interpolate, which it does not do from infinity.
+        self._wall = self.value + 1e4 * (1 + abs(self.value))
 
     def __call__(self, point: np.ndarray) -> tuple[float, np.ndarray]:
         set_parameters(self._process, point * self.scale)
         parameters = list(self._process.parameters())
-        with torch.enable_grad():
-            value, coupling = objective(
-                self._process.reference(self._solver, frozen=False), self._intervals, self.potentials
-            )
-            gradients = torch.autograd.grad(value, parameters, allow_unused=True)
+        try:
+            with torch.enable_grad():
+                value, coupling = objective(
+                    self._process.reference(self._solver, frozen=False), self._intervals, self.potentials
+                )
+                gradients = torch.autograd.grad(value, parameters, allow_unused=True)
+        except NonFiniteError:
+            return self._wall, np.zeros_like(point)
+        if not is_solved(coupling):
+            return self._wall, np.zeros_like(point)
         found = float(value.detach())
         if found < self.value:
             self.value, self.best, self.potentials = found, point.copy(), coupling.g
