@@ -213,9 +213,9 @@ def _transitions(reference: Reference, intervals: Intervals) -> Transition:
         first = int(lost.int().argmax())
         start, end = intervals.start[first], intervals.start[first] + intervals.duration[first]
         raise NonFiniteError(
-            f"the reference has no transition density from time {float(start):g} to {float(end):g}: its paths "
-            "run away from some of the snapshot's particles. Start from parameters with a weaker drift, or "
-            "take more num_steps."
+            f"the reference has no transition density from time {float(start):g} to {float(end):g}: its "
+            "paths run away from some of the snapshot's particles. Start from parameters with a weaker "
+            "drift, or take more num_steps."
         )
     return found
 

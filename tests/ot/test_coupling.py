@@ -100,7 +100,8 @@ def test_the_value_is_that_of_the_plan(clouds: tuple[Tensor, ...], scale: float)
 def test_a_batch_of_problems_of_several_sizes_is_each_alone() -> None:
     sizes = [(5, 9), (12, 3), (1, 7), (8, 1), (20, 20)]
     costs = [
-        scale * torch.rand(n, m, dtype=torch.float64) for (n, m), scale in zip(sizes, (1, 50, 9, 3, 1e4))
+        scale * torch.rand(n, m, dtype=torch.float64)
+        for (n, m), scale in zip(sizes, (1, 50, 9, 3, 1e4), strict=True)
     ]
     a, b = [weights(n) for n, _ in sizes], [weights(m) for _, m in sizes]
     cost = torch.full((5, 20, 20), 7.0, dtype=torch.float64)  # what stands in the padding does not matter
