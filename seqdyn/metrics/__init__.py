@@ -1,4 +1,4 @@
-"""Scores of forecasts, and :func:`evaluate` for rolling windows."""
+"""Scores of forecasts, :func:`evaluate` for rolling windows, and distances between clouds of particles."""
 
 from __future__ import annotations
 
@@ -13,14 +13,19 @@ __getattr__, __dir__, __all__ = attach(
         "crps": "forecast",
         "emulation": "comparison",
         "crps_sample": "forecast",
+        "energy_distance": "clouds",
         "energy_score": "forecast",
         "evaluate": "backtest",
         "interval_width": "forecast",
         "mase": "forecast",
+        "mmd": "clouds",
         "nd": "forecast",
         "nrmse": "forecast",
         "pit": "forecast",
         "pool": "pooling",
         "quantile_loss": "forecast",
+        "sliced_wasserstein": "clouds",
+        "split_half": "clouds",
+        "wasserstein": "clouds",
     },
 )

@@ -1,4 +1,4 @@
-"""Optimal transport between finite sets of points: the debiased Sinkhorn divergence."""
+"""Optimal transport between finite sets of points: exact, and the debiased Sinkhorn divergence."""
 
 from seqdyn._lazy import attach
 
@@ -9,6 +9,9 @@ __getattr__, __dir__, __all__ = attach(
         "SelfTransport": "transport",
         "SinkhornResult": "sinkhorn",
         "auto_blur": "blur",
+        "displacement": "exact",
+        "exact_cost": "exact",
+        "exact_plan": "exact",
         "self_transport": "transport",
         "sinkhorn": "sinkhorn",
         "sinkhorn_divergence": "sinkhorn",
