@@ -363,17 +363,23 @@ def test_paths_that_explode_are_named_with_their_time(method: str) -> None:
 # -- the backend --------------------------------------------------------------------------------------
 
 
-def test_torchsde_is_called_in_one_place_only_and_imported_when_used() -> None:
+def test_torchsde_is_imported_in_one_function_only() -> None:
     package = Path(seqdyn.sde.__file__).parents[1]
-    found = {
-        path.name
-        for path in package.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        if (isinstance(node, ast.Import) and any(a.name.startswith("torchsde") for a in node.names))
-        or (isinstance(node, ast.ImportFrom) and (node.module or "").startswith("torchsde"))
-    }
+    found, outside = set(), set()
+    for path in package.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        if any(map(imports_torchsde, ast.walk(tree))):
+            found.add(path.name)
+        if any(map(imports_torchsde, tree.body)):
+            outside.add(path.name)
 
-    assert found == {"torchsde_backend.py"}
+    assert found == {"torchsde_backend.py"} and not outside
+
+
+def imports_torchsde(node: ast.AST) -> bool:
+    names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+    names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+    return any(name.partition(".")[0] == "torchsde" for name in names)
 
 
 def test_the_own_step_and_torchsde_differ_only_by_the_noise() -> None:
