@@ -377,8 +377,8 @@ def _check_weights(data: xr.Dataset) -> None:
     total = data[WEIGHT].groupby(data[TIME]).sum()
     if (total == 0).any():
         raise ValueError(
-            f"all particles at time {plain(total[TIME].values[int((total == 0).argmax())])!r} have weight 0; "
-            "give one of them a weight, or drop this snapshot."
+            f"all particles at time {plain(total[TIME].values[int((total.values == 0).argmax())])!r} have "
+            "weight 0; give one of them a weight, or drop this snapshot."
         )
 
 

@@ -11,7 +11,8 @@ __all__ = ["WorkingSpace"]
 class WorkingSpace(nn.Module):
     r"""Invertible change of coordinates: none, :math:`z = \log x`, or :math:`z = W^\top (x - m)`.
 
-    Principal components are fitted once, to the training snapshots; what they leave out is lost on the way back.
+    Principal components are fitted once, to the training snapshots; what they leave out is lost on the way
+    back.
 
     Args:
         num_features: Features F of the data.

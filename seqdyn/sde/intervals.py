@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-__all__ = ["Intervals", "make_intervals"]
+__all__ = ["Intervals", "Snapshots", "make_intervals"]
 
 
 class Intervals(NamedTuple):
@@ -32,23 +32,46 @@ class Intervals(NamedTuple):
     duration: Tensor
 
 
-def make_intervals(
-    sources: Sequence[Tensor],
-    targets: Sequence[Tensor],
-    source_weights: Sequence[Tensor],
-    target_weights: Sequence[Tensor],
-    start: Tensor,
-    duration: Tensor,
-) -> Intervals:
-    """Pad K pairs of clouds (N_k, C) and (M_k, C) with their weights."""
-    return Intervals(
-        _padded(sources),
-        _padded(targets),
-        pad_sequence(list(source_weights), batch_first=True),
-        pad_sequence(list(target_weights), batch_first=True),
+class Snapshots(NamedTuple):
+    """I marginals in working coordinates, by condition and, within each, by time.
+
+    Attributes:
+        x: Particles (N_i, C) of each.
+        weight: Their weights (N_i,), sum 1.
+        growth: Their rates of growth per unit of time, (N_i,).
+        time: Times, (I,).
+        condition: Numbers of the conditions, (I,).
+    """
+
+    x: list[Tensor]
+    weight: list[Tensor]
+    growth: list[Tensor]
+    time: Tensor
+    condition: Tensor
+
+
+def make_intervals(snapshots: Snapshots) -> tuple[Intervals, list[int]]:
+    r"""All K pairs of neighbours in time, and the number of the marginal at the beginning of each.
+
+    A particle with growth rate g sends out the mass of :math:`w\, e^{g D}`, relative to the others.
+    """
+    count = len(snapshots.x)
+    sources = [i for i in range(count - 1) if snapshots.condition[i] == snapshots.condition[i + 1]]
+    start = snapshots.time[sources]
+    duration = snapshots.time[[i + 1 for i in sources]] - start
+    mass = [
+        snapshots.weight[i] * (snapshots.growth[i] * length).exp()
+        for i, length in zip(sources, duration, strict=True)
+    ]
+    intervals = Intervals(
+        _padded([snapshots.x[i] for i in sources]),
+        _padded([snapshots.x[i + 1] for i in sources]),
+        pad_sequence([part / part.sum() for part in mass], batch_first=True),
+        pad_sequence([snapshots.weight[i + 1] for i in sources], batch_first=True),
         start,
         duration,
     )
+    return intervals, sources
 
 
 def _padded(clouds: Sequence[Tensor]) -> Tensor:

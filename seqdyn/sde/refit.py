@@ -77,7 +77,9 @@ def regress(
         The chain of the new reference; the given one if nothing was found.
     """
     before = get_parameters(process)
-    fit_drift(process.drift, *bridge_paths(chain, num_paths, num_steps), chain.reference.noise, network)
+    fit_drift(
+        chain.reference.drift, *bridge_paths(chain, num_paths, num_steps), chain.reference.noise, network
+    )
     change = get_parameters(process) - before
     for halving in range(_HALVINGS + 1):
         set_parameters(process, before + change / 2**halving)
@@ -133,7 +135,7 @@ class _Descent:
         parameters = list(self._process.parameters())
         with torch.enable_grad():
             value, coupling = objective(
-                self._process.reference(self._solver), self._intervals, self.potentials
+                self._process.reference(self._solver, frozen=False), self._intervals, self.potentials
             )
             gradients = torch.autograd.grad(value, parameters, allow_unused=True)
         found = float(value.detach())

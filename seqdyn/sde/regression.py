@@ -38,6 +38,9 @@ class NetworkFit(NamedTuple):
     weight_decay: float = 0.0
 
 
+_DEFAULT = NetworkFit()
+
+
 @runtime_checkable
 class _Solvable(Protocol):
     def solve(self, x: Tensor, t: Tensor, target: Tensor, weight: Tensor) -> None: ...
@@ -82,7 +85,7 @@ def fit_drift(
     target: Tensor,
     weight: Tensor,
     noise: Tensor,
-    network: NetworkFit = NetworkFit(),
+    network: NetworkFit = _DEFAULT,
 ) -> None:
     """Set the parameters of a drift to fit velocities, starting from where they are.
 
