@@ -11,7 +11,7 @@ import numpy as np
 __all__ = ["wrong_fact"]
 
 _LABEL = (str, int, float)
-_LISTS = ("features", "series", "covariates", "symbols")
+_LISTS = ("features", "series", "covariates", "symbols", "conditions", "snapshot_times", "num_particles")
 _STAMPS = ("time_start", "time_end", "val_time_end")
 _KINDS: dict[str, Any] = {
     **dict.fromkeys(_LISTS, list),
@@ -19,6 +19,7 @@ _KINDS: dict[str, Any] = {
     **dict.fromkeys(_STAMPS, _LABEL),
     "units": (*_LABEL, NoneType),
     "timezone": (str, NoneType),
+    "time_units": (*_LABEL, NoneType),
     "freq": _LABEL,
     "num_series": int,
     "num_steps": int,
@@ -34,7 +35,8 @@ def wrong_fact(info: Mapping[str, Any]) -> str | None:
     facts, history = info.get("data_info"), info.get("history")
     if not isinstance(facts, dict | None):
         return "'data_info'"
-    for name in ("features", "freq"):  # without which no data can be compared with those of the training
+    # Without these no data can be compared with those of the training.
+    for name in ("features", "snapshot_times" if "snapshot_times" in (facts or {}) else "freq"):
         if facts is not None and name not in facts:
             return f"'data_info' without {name!r}"
     for name, value in (facts or {}).items():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 __all__ = [
+    "CONDITION",
     "COVARIATE",
     "COVARIATES",
     "FEATURE",
+    "GROWTH",
     "INPUT",
     "OBSERVED",
     "OUTCOME",
@@ -23,6 +25,7 @@ __all__ = [
     "TARGET",
     "TASK",
     "TIME",
+    "WEIGHT",
     "WINDOW",
     "X",
 ]
@@ -31,5 +34,6 @@ SERIES, TIME, FEATURE, COVARIATE = "series", "time", "feature", "covariate"
 SAMPLE, PARTICLE, TASK, WINDOW = "sample", "particle", "task", "window"
 TARGET, OBSERVED, SYMBOL, COVARIATES, X = "target", "observed", "symbol", "covariates", "x"
 OUTCOME = "outcome"
+WEIGHT, GROWTH, CONDITION = "weight", "growth", "condition"
 SUPPORT, QUERY, INPUT, OUTPUT = "support", "query", "input", "output"
 SUPPORT_X, SUPPORT_Y, QUERY_X, QUERY_Y = "support_x", "support_y", "query_x", "query_y"

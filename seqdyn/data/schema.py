@@ -8,8 +8,9 @@ sequences  ``target (series, time, feature)`` or integer ``symbol (series,   ``s
            or ``(series, time)``; optional ``covariates (series, time,       ``covariate``
            covariate)``, known in the past and in the future; -1 is a      ``outcome``
            missing symbol, ``outcome[k]`` the label of symbol k
-snapshots  ``x (particle, feature)``                                         ``time (particle)``,
-                                                                             ``feature``
+snapshots  ``x (particle, feature)``; optional ``weight (particle)`` and     ``time (particle)``,
+           ``growth (particle)``, a rate per unit of time                    ``feature``, optional
+                                                                             ``condition (particle)``
 episodes   ``support_x (task, support, input)``, ``support_y (task,          ``task``
            support, output)`` or integer labels ``(task, support)``;
            ``query_x`` and ``query_y`` alike
@@ -42,9 +43,11 @@ from seqdyn.data.checks import (
     where,
 )
 from seqdyn.data.names import (
+    CONDITION,
     COVARIATE,
     COVARIATES,
     FEATURE,
+    GROWTH,
     INPUT,
     OBSERVED,
     OUTCOME,
@@ -62,6 +65,7 @@ from seqdyn.data.names import (
     TARGET,
     TASK,
     TIME,
+    WEIGHT,
     WINDOW,
     X,
 )
@@ -69,9 +73,11 @@ from seqdyn.data.spans import spans
 from seqdyn.data.times import as_stamps, time_grid, wall_clock
 
 __all__ = [
+    "CONDITION",
     "COVARIATE",
     "COVARIATES",
     "FEATURE",
+    "GROWTH",
     "INPUT",
     "OBSERVED",
     "OUTCOME",
@@ -89,6 +95,7 @@ __all__ = [
     "TARGET",
     "TASK",
     "TIME",
+    "WEIGHT",
     "WINDOW",
     "X",
     "check_episodes",
@@ -167,6 +174,12 @@ def check_snapshots(data: xr.Dataset) -> None:
             "~np.isfinite(data.x.values).all(axis=1)."
         )
     check_range(x, X)
+    for name in (WEIGHT, GROWTH):
+        if name in data:
+            check_variable(data, name, (PARTICLE,), "snapshot")
+            check_finite(data[name], name)
+    _check_weights(data)
+    _check_conditions(data)
 
 
 def check_episodes(data: xr.Dataset) -> None:
@@ -350,6 +363,42 @@ def _check_snapshot_times(x: xr.DataArray) -> None:
     distinct = np.unique(times)
     if len(distinct) < 2:
         raise ValueError(f"a bridge needs snapshots at two or more times, got only {distinct.tolist()}.")
+
+
+def _check_weights(data: xr.Dataset) -> None:
+    if WEIGHT not in data:
+        return
+    weight = data[WEIGHT].values
+    if (weight < 0).any():
+        raise ValueError(
+            f"'weight' is negative at {where(data[WEIGHT], weight < 0)}; give each particle a weight of at "
+            "least 0, or leave 'weight' out for equal ones."
+        )
+    total = data[WEIGHT].groupby(data[TIME]).sum()
+    if (total == 0).any():
+        raise ValueError(
+            f"all particles at time {plain(total[TIME].values[int((total.values == 0).argmax())])!r} have "
+            "weight 0; give one of them a weight, or drop this snapshot."
+        )
+
+
+def _check_conditions(data: xr.Dataset) -> None:
+    if CONDITION not in data.coords:
+        return
+    condition = data[CONDITION]
+    if condition.dims != (PARTICLE,):
+        raise ValueError(
+            f"'condition' must be a coordinate of each particle, got dims {condition.dims}: "
+            "data.assign_coords(condition=('particle', labels))."
+        )
+    labels = condition.values
+    for label in dict.fromkeys(labels.tolist()):
+        times = np.unique(data[TIME].values[labels == label])
+        if len(times) < 2:
+            raise ValueError(
+                f"condition {label!r} has snapshots at {times.tolist()} only; a bridge needs two or more "
+                "times in each condition."
+            )
 
 
 def _check_symbols(data: xr.Dataset) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 import xarray as xr
 
-from seqdyn.data.schema import FEATURE, PARTICLE, TIME, X, check_snapshots
+from seqdyn.data.marginals import marginals
+from seqdyn.data.schema import CONDITION, FEATURE, GROWTH, PARTICLE, TIME, WEIGHT, X, check_snapshots
 
 __all__ = ["MarginalLoader", "SnapshotDataModule"]
 
@@ -18,8 +18,10 @@ __all__ = ["MarginalLoader", "SnapshotDataModule"]
 class SnapshotDataModule(pl.LightningDataModule):
     """All marginals of a snapshot dataset in each batch, in the order of their times.
 
-    A batch is a dict: ``x``, a list of I tensors (N_i, C), and ``time`` (I,), float32 and in the units of
-    the data.
+    A batch is a dict of one entry per marginal, by condition and, within each, by time: ``time`` (I,) and
+    ``condition`` (I,), the number of the condition, 0 where there is but one; and lists of I tensors, ``x``
+    (N_i, C), ``weight`` (N_i,) with the sum 1, ``growth`` (N_i,), and ``particle`` (N_i,), the numbers of the
+    particles in the data. Everything is float64, in which bridges are solved, and in the units of the data.
 
     Args:
         data: Snapshots ``x (particle, feature)`` with ``time (particle)``; checked here.
@@ -63,12 +65,15 @@ class MarginalLoader:
     """
 
     def __init__(self, data: xr.Dataset, num_batches: int) -> None:
-        x = data[X].transpose(PARTICLE, FEATURE).values.astype(np.float32)
-        times, index = np.unique(data[TIME].values, return_inverse=True)
-        # A stable order keeps the particles of a marginal in the order of the data.
-        order, counts = np.argsort(index, kind="stable"), np.bincount(index)
-        self._x = [torch.from_numpy(cloud) for cloud in np.split(x[order], np.cumsum(counts)[:-1])]
-        self._time = torch.from_numpy(times.astype(np.float32))
+        parts = marginals(data)
+        self._batch: dict[str, Any] = {
+            TIME: torch.tensor([part.time for part in parts], dtype=torch.float64),
+            CONDITION: torch.tensor([part.condition for part in parts]),
+            X: [torch.from_numpy(part.x) for part in parts],
+            WEIGHT: [torch.from_numpy(part.weight) for part in parts],
+            GROWTH: [torch.from_numpy(part.growth) for part in parts],
+            PARTICLE: [torch.from_numpy(part.particle) for part in parts],
+        }
         self._num_batches = num_batches
 
     def __len__(self) -> int:
@@ -76,4 +81,4 @@ class MarginalLoader:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for _ in range(self._num_batches):
-            yield {X: list(self._x), TIME: self._time}
+            yield {name: list(v) if isinstance(v, list) else v for name, v in self._batch.items()}

@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = attach(
     {
         "LinearForecaster": "baselines",
         "Model": "base",
+        "SchrodingerBridge": "schrodinger",
         "SeasonalEnsemble": "baselines",
         "SeasonalNaive": "baselines",
         "HMMRNN": "hmmrnn",

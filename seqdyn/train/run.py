@@ -15,7 +15,8 @@ import yaml
 from pytorch_lightning.utilities import rank_zero_only
 
 from seqdyn._files import plain_data, remove_leftovers, write_file
-from seqdyn.data.schema import SYMBOL, TARGET, describe, fingerprint, summary
+from seqdyn.data.marginals import describe_snapshots, summarize_snapshots
+from seqdyn.data.schema import SYMBOL, TARGET, X, describe, fingerprint, summary
 from seqdyn.persistence import versions
 from seqdyn.train.checkpoint import CHECKPOINT, SIDECAR, CheckpointFile
 
@@ -170,9 +171,11 @@ class Run:
 def describe_data(datamodule: pl.LightningDataModule) -> dict[str, Any] | None:
     """Facts of a data module's training data, and ``val_time_end``, where its validation data end.
 
-    ``None`` if it holds no sequence dataset.
+    ``None`` if it holds neither sequences nor snapshots.
     """
     data, val = (getattr(datamodule, name, None) for name in ("data", "val"))
+    if _is_snapshots(data):
+        return describe_snapshots(data)
     if not _is_sequences(data):
         return None
     if not _is_sequences(val):
@@ -185,6 +188,8 @@ def summarize_data(datamodule: pl.LightningDataModule) -> str:
     data = getattr(datamodule, "data", None)
     if not isinstance(data, xr.Dataset):
         return f"data from {type(datamodule).__name__}"
+    if _is_snapshots(data):
+        return summarize_snapshots(data)
     if not _is_sequences(data):
         return ", ".join(f"{size:,} {dim}" for dim, size in data.sizes.items())
     return summary(data)
@@ -192,6 +197,10 @@ def summarize_data(datamodule: pl.LightningDataModule) -> str:
 
 def _is_sequences(data: Any) -> TypeGuard[xr.Dataset]:
     return isinstance(data, xr.Dataset) and (TARGET in data or SYMBOL in data)
+
+
+def _is_snapshots(data: Any) -> TypeGuard[xr.Dataset]:
+    return isinstance(data, xr.Dataset) and X in data
 
 
 def _fingerprints(datamodule: pl.LightningDataModule) -> dict[str, str]:

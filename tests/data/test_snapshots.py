@@ -22,7 +22,7 @@ def test_a_batch_holds_every_marginal_in_the_order_of_time() -> None:
         batch = next(iter(SnapshotDataModule(source).train_dataloader()))
         assert batch["time"].tolist() == [0.0, 3.0, 7.5]
         for x, cloud in zip(batch["x"], [clouds[1], clouds[2], clouds[0]], strict=True):
-            assert x.dtype == torch.float32
+            assert x.dtype == torch.float64
             np.testing.assert_array_equal(x, cloud)
 
 

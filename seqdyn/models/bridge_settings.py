@@ -1,0 +1,114 @@
+"""Checks of what a bridge is built with, and its first guess of the volatility."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from seqdyn._arguments import check_amount, check_count
+from seqdyn.ot.exact import exact_cost
+from seqdyn.sde.intervals import Intervals
+from seqdyn.sde.noise import volatility_matrix
+from seqdyn.sde.solvers import AffineDrift
+
+__all__ = ["ESTIMATE", "check_settings", "first_volatility", "plain_volatility"]
+
+SOLVERS = ("static", "linear")
+COORDINATES = ("raw", "log")
+ESTIMATE = "estimate"
+
+
+def plain_volatility(volatility: Any) -> Any:
+    """Volatility as plain data."""
+    if isinstance(volatility, Tensor | np.ndarray):
+        volatility = volatility.tolist()
+    if isinstance(volatility, list | tuple):
+        return tuple(plain_volatility(part) for part in volatility)
+    return volatility
+
+
+def check_settings(hparams: Any, drift: nn.Module, size: int) -> None:
+    """Check hyperparameters and reference against each other.
+
+    Raises:
+        ValueError: If one is out of range or they do not fit.
+    """
+    for name in ("num_features", "num_steps", "num_paths", "network_steps"):
+        check_count(hparams[name], name)
+    for name in ("tolerance", "learning_rate"):
+        check_amount(hparams[name], name, zero=False)
+    check_amount(hparams.weight_decay, "weight_decay")
+    for name, known in (("solver", SOLVERS), ("coordinates", COORDINATES)):
+        if hparams[name] not in known:
+            raise ValueError(f"{name} must be one of {known}, got {hparams[name]!r}.")
+    if hparams.num_components is not None:
+        check_count(hparams.num_components, "num_components")
+        if hparams.num_components > hparams.num_features:
+            raise ValueError(
+                f"num_components must be at most num_features={hparams.num_features}, got "
+                f"{hparams.num_components}; None works on the features themselves."
+            )
+        if hparams.coordinates == "log":
+            raise ValueError("choose one: coordinates='log', or num_components= of the features as they are.")
+    if hparams.volatility != ESTIMATE:
+        _check_volatility(hparams.volatility, size, hparams.coordinates)
+    _check_drift(drift, size)
+    if hparams.solver == "linear" and (
+        hparams.coordinates == "log" or not (isinstance(drift, AffineDrift) or _is_constant(drift))
+    ):
+        raise ValueError(
+            f"solver='linear' needs a reference A x + c in raw coordinates, got {type(drift).__name__} in "
+            f"{hparams.coordinates}; use solver='static'."
+        )
+
+
+def _is_constant(drift: nn.Module) -> bool:
+    return not any(True for _ in drift.parameters())
+
+
+def _check_volatility(volatility: Any, size: int, coordinates: str) -> None:
+    if isinstance(volatility, str):
+        raise ValueError(f"volatility must be a number, several, or 'estimate', got {volatility!r}.")
+    matrix = volatility_matrix(volatility, size)
+    if bool(torch.linalg.matrix_rank(matrix) < size):
+        raise ValueError(
+            f"volatility must leave noise in every direction, got {volatility!r}: without it a bridge need "
+            "not exist; give a small one, or volatility='estimate'."
+        )
+    if coordinates == "log" and bool((matrix - torch.diag(matrix.diagonal())).any()):
+        raise ValueError("coordinates='log' takes one number or one per feature as volatility, no matrix.")
+
+
+def _check_drift(drift: nn.Module, size: int) -> None:
+    x = torch.ones(3, size, dtype=torch.float64)
+    try:
+        with torch.no_grad():
+            found = drift(x, torch.zeros(3, 1, dtype=torch.float64))
+    except (RuntimeError, TypeError, IndexError, ValueError) as error:
+        raise ValueError(
+            f"reference {type(drift).__name__} failed on states (3, {size}) and times (3, 1): {error}. It "
+            f"must map forward(x, t) of states (..., {size}) to velocities of that shape."
+        ) from error
+    if not isinstance(found, Tensor) or found.shape != x.shape:
+        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(
+            f"reference {type(drift).__name__} must map states (3, {size}) to velocities of that shape, got "
+            f"{shape}."
+        )
+
+
+def first_volatility(intervals: Intervals) -> float:
+    """A volatility that would explain all movement by noise, to start from."""
+    squares = []
+    for index in range(len(intervals.start)):
+        x, y = intervals.source[index], intervals.target[index]
+        weights = intervals.source_weight[index].cpu().numpy(), intervals.target_weight[index].cpu().numpy()
+        squares.append(exact_cost(torch.cdist(x, y).square().cpu().numpy(), *weights))
+    total = sum(squares) / float(intervals.duration.sum()) / intervals.source.shape[-1]
+    if not total > 0:
+        raise ValueError("all snapshots coincide, so that there is no volatility to estimate; give a number.")
+    return math.sqrt(total)

@@ -1,0 +1,365 @@
+"""A solved bridge as its user sees it: times, units and names around a chain of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from seqdyn._arguments import check_count
+from seqdyn.data.convert import provenance
+from seqdyn.data.schema import CONDITION, FEATURE, PARTICLE, TIME, X
+from seqdyn.errors import NonFiniteError
+from seqdyn.nn.working import WorkingSpace
+from seqdyn.rng import ambient_seed, fork_rng
+from seqdyn.sde.chain import Chain
+from seqdyn.sde.integrate import simulate
+from seqdyn.sde.intervals import Snapshots
+from seqdyn.sde.sampling import systematic
+
+__all__ = ["BridgeView", "Facts"]
+
+_BETWEEN = 10  # parts into which an interval is cut where no times are asked for
+_ROUNDING = 1e-9  # of the whole span, by which a time may miss a snapshot's
+
+
+class Facts(NamedTuple):
+    """What results say of their data: name of the model, features, units, and the dtype they are given in."""
+
+    model: str
+    features: list[Any]
+    units: str | None
+    time_units: str | None
+    dtype: torch.dtype
+
+
+class BridgeView:
+    """A bridge through the snapshots of one or more conditions.
+
+    Args:
+        chain: The bridge in working coordinates, float64.
+        snapshots: Its snapshots.
+        sources: Number of the marginal at which each interval begins.
+        labels: Labels of the conditions; none where there is but one.
+        space: From working coordinates to states.
+        scale: Volatility σ (C, C) of the reference.
+        step_size: Longest time step of a simulation.
+        particles: Numbers of the particles of each marginal in the training data.
+        facts: Names and units.
+    """
+
+    def __init__(
+        self,
+        chain: Chain,
+        snapshots: Snapshots,
+        sources: list[int],
+        labels: list[Any],
+        space: WorkingSpace,
+        scale: Tensor,
+        particles: list[np.ndarray] | None,
+        facts: Facts,
+        num_steps: int,
+    ) -> None:
+        self.chain, self.snapshots, self.labels = chain, snapshots, labels
+        self._space, self._scale, self._particles, self._facts = space, scale, particles, facts
+        self._sources = np.array(sources)
+        self._conditions = snapshots.condition.cpu().numpy()
+        self._times = snapshots.time.cpu().numpy()
+        self._num_steps = num_steps
+
+    # Where a time lies ----------------------------------------------------------------------------------
+
+    def codes(self, condition: Any) -> list[int]:
+        """Numbers of the conditions that are meant.
+
+        Raises:
+            ValueError: If there is no such condition.
+        """
+        if condition is None:
+            return list(dict.fromkeys(self._conditions.tolist()))
+        if condition not in self.labels:
+            known = f"the conditions are {self.labels}" if self.labels else "the snapshots have none"
+            raise ValueError(f"there is no condition {condition!r}; {known}.")
+        return [self.labels.index(condition)]
+
+    def times_of(self, code: int) -> np.ndarray:
+        """Times of the snapshots of a condition."""
+        return self._times[self._conditions == code]
+
+    def intervals_of(self, code: int) -> list[int]:
+        """Numbers of the intervals of a condition, in order."""
+        return np.flatnonzero(self._conditions[self._sources] == code).tolist()
+
+    def _within(self, times: Any, code: int) -> np.ndarray:
+        """Times as an increasing array inside the snapshots of a condition, on them where they nearly are."""
+        known = self.times_of(code)
+        values = _increasing(times)
+        slack = _ROUNDING * (known[-1] - known[0])
+        nearest = known[np.abs(values[:, None] - known).argmin(axis=1)]
+        values = np.where(np.abs(values - nearest) <= slack, nearest, values)
+        outside = (values < known[0]) | (values > known[-1])
+        if outside.any():
+            raise ValueError(
+                f"time {values[outside][0]:g} lies outside the snapshots, which go from {known[0]:g} to "
+                f"{known[-1]:g}; model.forecast(times) runs the reference on after the last one."
+            )
+        return values
+
+    def _located(self, values: np.ndarray, code: int, *, after: bool) -> np.ndarray:
+        """Number of each time's interval among those of its condition.
+
+        ``after`` says which of two intervals a snapshot's time belongs to: the one that begins.
+        """
+        known = self.times_of(code)
+        found = np.searchsorted(known, values, side="right" if after else "left")
+        return np.clip(found - 1, 0, len(known) - 2)
+
+    def _fractions(self, interval: int, values: np.ndarray) -> Tensor:
+        intervals = self.chain.intervals
+        start, duration = float(intervals.start[interval]), float(intervals.duration[interval])
+        return torch.as_tensor((values - start) / duration).to(intervals.start).clamp(0, 1)
+
+    # Draws ----------------------------------------------------------------------------------------------
+
+    def trajectories(self, times: Any, num_samples: int, seed: int | None, condition: Any) -> xr.Dataset:
+        """Paths through all snapshots; see ``SchrodingerBridge.infer``."""
+        check_count(num_samples, "num_samples", hint="for instance num_samples=100")
+        seed = ambient_seed(seed)
+        codes = self.codes(condition)
+        if times is None:
+            self._check_same_times(codes)
+            known = self.times_of(codes[0])
+            steps = [np.linspace(a, b, _BETWEEN + 1)[:-1] for a, b in zip(known[:-1], known[1:], strict=True)]
+            times = np.concatenate([*steps, known[-1:]])
+        found = []
+        with fork_rng(seed):
+            for code in codes:
+                values = self._within(times, code)
+                places = self._located(values, code, after=False)
+                intervals = self.intervals_of(code)
+                wanted = [
+                    self._fractions(interval, values[places == i]) for i, interval in enumerate(intervals)
+                ]
+                found.append(torch.cat(self.chain.walk(intervals, num_samples, wanted)))
+        return self._dataset(found, values, codes, seed, {})
+
+    def population(self, times: Any, num_samples: int, seed: int | None, condition: Any) -> xr.Dataset:
+        """Marginals; see ``SchrodingerBridge.marginal``."""
+        check_count(num_samples, "num_samples", hint="for instance num_samples=1000")
+        seed = ambient_seed(seed)
+        codes, found = self.codes(condition), []
+        with fork_rng(seed):
+            for code in codes:
+                values = self._within(times, code)
+                places = self._located(values, code, after=False)
+                parts = [
+                    self.chain.sample(interval, num_samples, self._fractions(interval, values[places == i]))
+                    for i, interval in enumerate(self.intervals_of(code))
+                    if (places == i).any()
+                ]
+                found.append(torch.cat(parts))
+        return self._dataset(found, values, codes, seed, {})
+
+    def forecast(
+        self, times: Any, start: str, num_samples: int, seed: int | None, condition: Any
+    ) -> xr.Dataset:
+        """Paths of the reference; see ``SchrodingerBridge.forecast``."""
+        if start not in ("last", "first"):
+            raise ValueError(f"start must be 'last' or 'first', the snapshot to start from, got {start!r}.")
+        check_count(num_samples, "num_samples", hint="for instance num_samples=1000")
+        seed = ambient_seed(seed)
+        codes, found, ends = self.codes(condition), [], []
+        values = _increasing(times)
+        with fork_rng(seed):
+            for code in codes:
+                marginal = np.flatnonzero(self._conditions == code)[-1 if start == "last" else 0]
+                ends.append(float(self.times_of(code)[-1]))
+                found.append(self._run(int(marginal), values, num_samples))
+        return self._dataset(
+            found, values, codes, seed, {"extrapolation_from": ends[0] if len(set(ends)) == 1 else ends}
+        )
+
+    def _run(self, marginal: int, values: np.ndarray, num_samples: int) -> Tensor:
+        begin = float(self._times[marginal])
+        if values[0] <= begin:
+            raise ValueError(
+                f"time {values[0]:g} is not after the snapshot at {begin:g} to start from; "
+                "model.marginal(times) gives the population between snapshots."
+            )
+        x = self.snapshots.x[marginal]
+        chosen = x[systematic(self.snapshots.weight[marginal], num_samples)]
+        step = float(self.chain.intervals.duration.min()) / self._num_steps
+        paths = simulate(self.chain.reference.drift, self._scale, chosen, [begin, *values], step_size=step)
+        return paths[:, 1:].transpose(0, 1)
+
+    def _check_same_times(self, codes: list[int]) -> None:
+        first = self.times_of(codes[0])
+        if not all(np.array_equal(self.times_of(code), first) for code in codes):
+            raise ValueError(
+                "the conditions have snapshots at different times; give times=[...] that all of them span, "
+                "or condition= one of them."
+            )
+
+    def _dataset(
+        self, found: list[Tensor], values: np.ndarray, codes: list[int], seed: int, attrs: dict[str, Any]
+    ) -> xr.Dataset:
+        """States (T, S, C) of each condition in working coordinates as a Dataset in the user's."""
+        states = self._space.back(torch.cat(found, dim=1)).transpose(0, 1)
+        finite = torch.isfinite(states).all(dim=2).all(dim=0)
+        if not bool(finite.all()):
+            raise NonFiniteError(
+                f"paths leave the finite numbers before time {values[int((~finite).nonzero()[0])]:g}: the "
+                "reference grows without bound there; ask for earlier times, or choose another family."
+            )
+        result = xr.Dataset(
+            {X: ((PARTICLE, TIME, FEATURE), states.to(self._facts.dtype).cpu().numpy(), self._units())},
+            {TIME: (TIME, values, self._time_units()), FEATURE: np.array(self._facts.features, dtype=object)},
+            provenance(self._facts.model, seed) | attrs,
+        )
+        if self.labels:
+            repeated = np.repeat([self.labels[code] for code in codes], [part.shape[1] for part in found])
+            result = result.assign_coords({CONDITION: (PARTICLE, repeated)})
+        return result
+
+    def _units(self) -> dict[str, str]:
+        return {} if self._facts.units is None else {"units": self._facts.units}
+
+    def _time_units(self) -> dict[str, str]:
+        return {} if self._facts.time_units is None else {"units": self._facts.time_units}
+
+    # Structure ------------------------------------------------------------------------------------------
+
+    def drift(self, x: Any, times: Any, condition: Any) -> xr.Dataset:
+        """Drift of the bridge; see ``SchrodingerBridge.bridge_drift``."""
+        states, times, codes = self._states(x, times, condition)
+        z = self._space(states)
+        out = torch.empty_like(z)
+        for code, time in sorted(set(zip(codes.tolist(), times.tolist(), strict=True))):
+            rows = torch.as_tensor((codes == code) & (times == time), device=z.device)
+            out[rows] = self._drift_at(z[rows], time, code)
+        velocity = self._space.back_drift(z, out, self.chain.reference.noise)
+        units = [self._facts.units or "1", self._facts.time_units or "unit of time"]
+        result = xr.Dataset(
+            {
+                "drift": (
+                    (PARTICLE, FEATURE),
+                    velocity.to(self._facts.dtype).cpu().numpy(),
+                    {"units": " / ".join(units)},
+                )
+            },
+            {
+                TIME: (PARTICLE, times, self._time_units()),
+                FEATURE: np.array(self._facts.features, dtype=object),
+            },
+            {"model": self._facts.model},
+        )
+        if self.labels:
+            result = result.assign_coords({CONDITION: (PARTICLE, [self.labels[code] for code in codes])})
+        return result
+
+    def _states(self, x: Any, times: Any, condition: Any) -> tuple[Tensor, np.ndarray, np.ndarray]:
+        if isinstance(x, xr.Dataset):
+            if times is not None:
+                raise ValueError(
+                    "snapshots have times of their own; leave times out, or pass their x.values."
+                )
+            return self._snapshot_states(x)
+        values = np.asarray(x, dtype=float)
+        if values.ndim != 2 or values.shape[1] != len(self._facts.features) or not np.isfinite(values).all():
+            raise ValueError(
+                "x must be snapshots, or a finite array (particle, feature) with "
+                f"{len(self._facts.features)} features, got shape {values.shape}."
+            )
+        if times is None:
+            raise ValueError("an array of states needs their times=, one number or one per particle.")
+        code = self._one(condition)
+        moments = np.broadcast_to(np.asarray(times, dtype=float), (len(values),))
+        ordered, inverse = np.unique(moments, return_inverse=True)
+        moments = self._within(ordered, code)[inverse]
+        like = self.chain.intervals.source
+        return torch.as_tensor(values).to(like), moments, np.full(len(values), code)
+
+    def _snapshot_states(self, data: xr.Dataset) -> tuple[Tensor, np.ndarray, np.ndarray]:
+        codes = np.zeros(data.sizes[PARTICLE], dtype=int)
+        if self.labels:
+            if CONDITION not in data.coords:
+                raise ValueError(f"the model has the conditions {self.labels}; the snapshots need them too.")
+            codes = np.array([self.codes(label)[0] for label in data[CONDITION].values.tolist()])
+        times = data[TIME].values.astype(float)
+        for code in set(codes.tolist()):
+            ordered, inverse = np.unique(times[codes == code], return_inverse=True)
+            times[codes == code] = self._within(ordered, code)[inverse]
+        return torch.as_tensor(data[X].values).to(self.chain.intervals.source), times, codes
+
+    def _drift_at(self, z: Tensor, time: float, code: int) -> Tensor:
+        if time == self.times_of(code)[-1]:
+            return self.chain.reference.drift(z, time)
+        place = int(self._located(np.array([time]), code, after=True)[0])
+        return self.chain.drift(self.intervals_of(code)[place], z, time)
+
+    def _one(self, condition: Any) -> int:
+        """Number of the one condition that is meant.
+
+        Raises:
+            ValueError: If there are several.
+        """
+        codes = self.codes(condition)
+        if len(codes) > 1:
+            raise ValueError(f"say which condition= is meant, of {self.labels}.")
+        return codes[0]
+
+    def coupling(self, interval: int, condition: Any) -> xr.DataArray:
+        """Coupling of an interval; see ``SchrodingerBridge.coupling``."""
+        code = self._one(condition)
+        intervals = self.intervals_of(code)
+        if isinstance(interval, bool) or not isinstance(interval, int | np.integer):
+            raise ValueError(f"interval must be a whole number, got {interval!r}.")
+        if not 0 <= interval < len(intervals):
+            raise ValueError(
+                f"there are {len(intervals)} intervals, numbered from 0, got interval={interval!r}."
+            )
+        number = intervals[interval]
+        source = int(self._sources[number])
+        sizes = [len(self.snapshots.x[source]), len(self.snapshots.x[source + 1])]
+        plan = self.chain.plan(number)[: sizes[0], : sizes[1]].cpu().numpy()
+        names = self._names(source), self._names(source + 1)
+        return xr.DataArray(
+            plan,
+            {"source": names[0], "target": names[1]},
+            ("source", "target"),
+            "coupling",
+            {"start": float(self._times[source]), "end": float(self._times[source + 1])},
+        )
+
+    def plans(self, code: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Number of the marginal and coupling of each interval of a condition."""
+        for number in self.intervals_of(code):
+            source = int(self._sources[number])
+            plan = self.chain.plan(number).cpu().numpy()
+            yield source, plan[: len(self.snapshots.x[source]), : len(self.snapshots.x[source + 1])]
+
+    def _names(self, marginal: int) -> np.ndarray:
+        if self._particles is None:
+            return np.arange(len(self.snapshots.x[marginal]))
+        return self._particles[marginal]
+
+
+def _increasing(times: Any) -> np.ndarray:
+    """Times as an array of increasing finite numbers.
+
+    Raises:
+        ValueError: If they are none.
+    """
+    try:
+        values = np.atleast_1d(np.asarray(times, dtype=float))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"times must be numbers in the unit of the snapshots' time, got {times!r}."
+        ) from error
+    if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all() or (np.diff(values) <= 0).any():
+        raise ValueError(f"times must be increasing finite numbers, got {times!r}; type sorted(set(times)).")
+    return values

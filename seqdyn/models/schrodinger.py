@@ -1,0 +1,578 @@
+r"""SchrodingerBridge: trajectories from snapshots, under a reference that is refined by them.
+
+Snapshots are clouds of particles at a few times, no particle seen twice. Of all processes that have them as
+marginals the bridge is the one nearest, in relative entropy, to a reference process of a family
+:math:`dX = b_\theta(X, t)\, dt + \sigma\, dW`. A fit alternates two projections,
+
+.. math::
+    Q \leftarrow \arg\min_Q KL(Q \,\|\, P_\theta), \qquad
+    \theta \leftarrow \arg\min_\theta KL(Q \,\|\,
+    P_\theta),
+
+the first a chain of entropic transport problems (:mod:`seqdyn.sde.chain`), the second maximum likelihood
+(:mod:`seqdyn.sde.refit`), until the divergence falls no more.
+
+Source: Shen, Berlinghieri & Broderick (2025), arXiv 2408.06277. The refit by quasi-Newton steps on the
+divergence itself, which follow the regression on paths, is ours.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+from seqdyn.data.marginals import condition_labels
+from seqdyn.data.schema import (
+    CONDITION,
+    FEATURE,
+    GROWTH,
+    PARTICLE,
+    TIME,
+    WEIGHT,
+    X,
+    check_snapshots,
+)
+from seqdyn.data.snapshots import MarginalLoader, SnapshotDataModule
+from seqdyn.dynamics import FlowDynamics
+from seqdyn.errors import NonFiniteError
+from seqdyn.models.base import Model
+from seqdyn.models.bridge_settings import ESTIMATE, check_settings, first_volatility, plain_volatility
+from seqdyn.models.bridge_view import BridgeView, Facts
+from seqdyn.nn.working import WorkingSpace
+from seqdyn.ot.coupling import Coupling
+from seqdyn.rng import ambient_seed, fork_rng
+from seqdyn.sde.chain import Chain, objective
+from seqdyn.sde.drifts import Linear
+from seqdyn.sde.intervals import Intervals, Snapshots, make_intervals
+from seqdyn.sde.noise import volatility_matrix
+from seqdyn.sde.process import Process
+from seqdyn.sde.refit import descend, regress
+from seqdyn.sde.regression import FEW, NetworkFit, get_parameters
+from seqdyn.sde.solvers import Affine, Linearized, PairSolver
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+__all__ = ["SchrodingerBridge"]
+
+_EVALUATIONS = 20  # of the divergence, in the quasi-Newton steps of one refinement
+_LOOSE = 1e-3  # error of a coupling's marginals at which a warning is due
+# Buffers whose sizes are those of the training data.
+_SIZED = ("snapshot_x", "snapshot_time", "snapshot_weight", "snapshot_growth", "snapshot_condition",
+          "snapshot_particle", "source_potential", "target_potential")  # fmt: skip
+
+
+class SchrodingerBridge(Model):
+    """Multi-marginal Schrödinger bridge with a reference that is refined from a family.
+
+    It alternates instead of descending a loss: one epoch is one refinement, with manual optimisation.
+
+    Args:
+        num_features: Features F of the data.
+        volatility: Noise of the reference per square root of time, in the units of the working coordinates:
+            one number, one per coordinate, or a matrix (coordinate, coordinate). ``"estimate"`` learns one
+            number.
+        reference: Family of drifts, an ``nn.Module`` with ``forward(x, t)``, see :mod:`seqdyn.sde.drifts`;
+            a copy of it is fitted, starting from its parameters. :class:`seqdyn.sde.drifts.Linear` by
+            default.
+        solver: ``"static"`` couples snapshots by the reference's transition density in the linear noise
+            approximation and fills in guided paths; ``"linear"`` is exact, for references that are linear.
+        coordinates: ``"raw"``, or ``"log"`` for noise proportional to the state, σ x dW; σ is then relative.
+        num_components: Work on so many principal components of the features, found in the training
+            snapshots; the reference then acts on components. ``None`` works on the features.
+        num_steps: Time steps in each interval between snapshots.
+        num_paths: Paths drawn in each interval for a regression.
+        tolerance: Change of the divergence, in nats, below which a refinement counts as the last but one.
+        network_steps: Steps of Adam in each refinement, for a reference with more than 64 parameters.
+        learning_rate: Of these.
+        weight_decay: Of these.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    snapshot_x: Tensor
+    snapshot_time: Tensor
+    snapshot_weight: Tensor
+    snapshot_growth: Tensor
+    snapshot_condition: Tensor
+    snapshot_particle: Tensor
+    source_potential: Tensor
+    target_potential: Tensor
+    path_seed: Tensor
+    calm: Tensor
+    last_value: Tensor
+    last_gain: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        volatility: Any,
+        reference: nn.Module | None = None,
+        solver: str = "static",
+        coordinates: str = "raw",
+        num_components: int | None = None,
+        num_steps: int = 50,
+        num_paths: int = 100,
+        tolerance: float = 1e-2,
+        network_steps: int = 200,
+        learning_rate: float = 1e-2,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__()
+        volatility = plain_volatility(volatility)
+        self.save_hyperparameters(ignore=["reference"])
+        self.automatic_optimization = False
+        self.space = WorkingSpace(num_features, coordinates == "log", num_components)
+        size = self.space.size
+        drift = Linear(size) if reference is None else copy.deepcopy(reference).double()
+        check_settings(self.hparams, drift, size)
+        self.process = Process(drift, size, self.space.log, volatility == ESTIMATE)
+        if volatility != ESTIMATE:
+            self.process.volatility.copy_(volatility_matrix(volatility, size))
+        for name in _SIZED:
+            whole = name in ("snapshot_condition", "snapshot_particle")
+            self.register_buffer(name, torch.zeros(0, dtype=torch.int64 if whole else torch.float64))
+        self.register_buffer("path_seed", torch.tensor(-1))
+        self.register_buffer("calm", torch.tensor(0))
+        self.register_buffer("last_value", torch.tensor(math.inf, dtype=torch.float64))
+        self.register_buffer("last_gain", torch.tensor(math.inf, dtype=torch.float64))
+        self.double()
+
+    # Training -------------------------------------------------------------------------------------------
+
+    def fit(self, data: Any = None, *, max_epochs: int = 30, **options: Any) -> Self:
+        """Refine the reference; see :meth:`seqdyn.models.base.Model.fit` for the other arguments.
+
+        Args:
+            data: Snapshots ``x (particle, feature)`` with the coordinate ``time (particle)``; optionally
+                ``weight (particle)``, ``growth (particle)`` (a prior on the rate at which a particle
+                multiplies, per unit of time) and the coordinate ``condition (particle)``, whose conditions
+                share the reference.
+            max_epochs: Most refinements. It ends earlier where, twice in a row, the divergence changes by
+            less
+                than ``tolerance`` and no parameter by more than a thousandth.
+            **options: ``seed``, ``run_dir``, ``resume``, ... .
+
+        Raises:
+            ValueError: If an argument is out of range, or the data do not fit the model.
+            NonFiniteError: If the divergence leaves the finite numbers.
+        """
+        if options.get("ema_decay") is not None:
+            raise ValueError("a bridge has no weights to average over steps; leave ema_decay out.")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*configure_optimizers.* returned `None`")
+            return super().fit(data, max_epochs=max_epochs, **options)
+
+    def datamodule(self, data: xr.Dataset, val: xr.Dataset | None = None) -> pl.LightningDataModule:
+        for part in (data, val):
+            if part is not None:
+                self._check_data(part)
+        return SnapshotDataModule(data, val=val)
+
+    def configure_optimizers(self) -> None:
+        return None
+
+    def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Divergence of the bridge from the reference in nats, up to a constant of neither.
+
+        Its gradient is that in the parameters of the reference.
+        """
+        intervals, _ = make_intervals(self._working(batch))
+        value, _ = objective(self.process.reference(self._solver(), frozen=False), intervals, None)
+        return {"loss": value}
+
+    def on_train_start(self) -> None:
+        if self.trainer.ckpt_path is not None:
+            return
+        batch = next(iter(self.trainer.train_dataloader))
+        self.calm.fill_(0)
+        self.last_value.fill_(math.inf)
+        self.last_gain.fill_(math.inf)
+        if int(self.path_seed) < 0:
+            self.path_seed.fill_(ambient_seed(None) % 2**62)
+            device = self.device
+            x, weight = (torch.cat(batch[name]).to(device) for name in (X, WEIGHT))
+            self.space.fit(x, weight)
+            if self.hparams.volatility == ESTIMATE:
+                size = self.space.size
+                start = first_volatility(make_intervals(self._working(batch))[0])
+                self.process.volatility.copy_(volatility_matrix(start, size, self.process.volatility))
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """One refinement: the bridge of the reference, then a reference nearer to it."""
+        with torch.no_grad():
+            self._remember(batch)
+            intervals, _ = make_intervals(self._working(batch))
+            chain = self._resume(intervals)
+            start = float(chain.value.sum())
+            before = get_parameters(self.process)
+            with fork_rng(int(self.path_seed)):
+                chain = self._refine(chain)
+            self.source_potential, self.target_potential = chain.coupling.f, chain.coupling.g
+        value = float(chain.value.sum())
+        if not math.isfinite(value):
+            raise NonFiniteError(
+                f"the divergence is {value} in epoch {self.trainer.current_epoch + 1}; raise the "
+                "volatility, or look for extreme values in the data."
+            )
+        self._stop_when_calm(value, before)
+        losses = {
+            "loss": chain.value.sum(),
+            "divergence_before": chain.value.new_tensor(start),
+            "marginal_error": chain.coupling.error.max(),
+        }
+        losses |= {name: chain.value.new_tensor(number) for name, number in self._scalars().items()}
+        return self._log("train", {TIME: batch[TIME]}, losses)
+
+    def _refine(self, chain: Chain) -> Chain:
+        hparams, solver = self.hparams, self._solver()
+        count = len(get_parameters(self.process))
+        if count == 0:
+            return chain
+        # A regression that found nothing once, near the solution, finds nothing later.
+        if float(self.last_gain) > 0:
+            network = NetworkFit(hparams.network_steps, hparams.learning_rate, hparams.weight_decay)
+            found = regress(self.process, solver, chain, hparams.num_paths, hparams.num_steps, network)
+            self.last_gain.fill_(float((chain.value - found.value).sum()))
+            chain = found
+        if count <= FEW or hparams.solver == "linear":
+            chain = descend(self.process, solver, chain, _EVALUATIONS)
+        return chain
+
+    def _stop_when_calm(self, value: float, before: np.ndarray) -> None:
+        """End the training after two refinements in a row that changed next to nothing."""
+        after = get_parameters(self.process)
+        change = np.abs(after - before) / np.maximum(np.abs(before), 1e-3)
+        is_calm = abs(value - float(self.last_value)) < self.hparams.tolerance
+        is_calm = is_calm and bool((change < 1e-3).all())
+        self.calm.fill_(int(self.calm) + 1 if is_calm else 0)
+        self.last_value.fill_(value)
+        if int(self.calm) >= 2:
+            self.trainer.should_stop = True
+
+    def _scalars(self) -> dict[str, float]:
+        """Parameters by name, for the record of a fit; of a large reference none."""
+        numbers = self._parameters_by_name()
+        return numbers if len(numbers) <= FEW else {}
+
+    def _resume(self, intervals: Intervals) -> Chain:
+        """The chain of the reference as it is, from the last potentials if there are any."""
+        reference = self.process.reference(self._solver())
+        matches = self.target_potential.shape == intervals.target_weight.shape
+        return Chain(reference, intervals, start=self.target_potential if matches else None)
+
+    def _remember(self, batch: dict[str, Any]) -> None:
+        """Keep the training snapshots with the weights."""
+        sizes = torch.tensor([len(x) for x in batch[X]], device=self.device)
+        self.snapshot_x = torch.cat(batch[X])
+        self.snapshot_time = batch[TIME].repeat_interleave(sizes)
+        self.snapshot_weight = torch.cat(batch[WEIGHT])
+        self.snapshot_growth = torch.cat(batch[GROWTH])
+        self.snapshot_condition = batch[CONDITION].repeat_interleave(sizes)
+        self.snapshot_particle = torch.cat(batch[PARTICLE])
+
+    def _working(self, batch: dict[str, Any]) -> Snapshots:
+        x = [self.space(part) for part in batch[X]]
+        return Snapshots(x, batch[WEIGHT], batch[GROWTH], batch[TIME], batch[CONDITION])
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for name in _SIZED:
+            stored = state_dict.get(prefix + name)
+            if stored is not None:
+                setattr(self, name, torch.zeros_like(stored, device=self.device))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    # Verbs ----------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def infer(
+        self,
+        snapshots: xr.Dataset,
+        times: Sequence[float] | np.ndarray | None = None,
+        *,
+        num_samples: int = 100,
+        seed: int | None = None,
+        condition: Any = None,
+    ) -> xr.Dataset:
+        """Trajectories through snapshots: the bridge of the fitted reference, solved for the given ones.
+
+        A path visits a particle of each snapshot, chosen by the couplings, and follows the reference, pinned,
+        in between.
+
+        Args:
+            snapshots: Snapshots, those of the training or others of the same features. times: Increasing
+            times from the first snapshot to the last; by default the snapshots' own and nine
+                between any two.
+            num_samples: Paths S, in each condition.
+            seed: Seed; ``None`` takes one from the ambient stream.
+            condition: Label of one condition; all by default.
+
+        Returns:
+            ``x (particle, time, feature)`` in the units of the data; of several conditions with the
+            coordinate ``condition (particle)``.
+
+        Raises:
+            NotFittedError: If the model was neither fitted nor loaded.
+            ValueError: If the data do not fit the model, or a time lies outside them.
+        """
+        self.require_fitted()
+        self._check_data(snapshots)
+        batch = self._to_device(next(iter(MarginalLoader(snapshots, 1))))
+        labels = condition_labels(snapshots)
+        bridge = self._bridge(self._working(batch), labels)
+        return bridge.trajectories(times, num_samples, seed, condition)
+
+    @torch.no_grad()
+    def marginal(
+        self,
+        times: Sequence[float] | np.ndarray | float,
+        *,
+        num_samples: int = 1000,
+        seed: int | None = None,
+        condition: Any = None,
+    ) -> xr.Dataset:
+        """The population at any time from the first training snapshot to the last.
+
+        At the time of a snapshot its particles are drawn, with their weights.
+
+        Args:
+            times: Increasing times.
+            num_samples: Particles at each time, in each condition.
+            seed: Seed; ``None`` takes one from the ambient stream.
+            condition: Label of one condition; all by default.
+
+        Returns:
+            ``x (particle, time, feature)`` in the units of the data; particles are the same path only at
+            times between the same two snapshots.
+
+        Raises:
+            NotFittedError: If the model was neither fitted nor loaded.
+            ValueError: If a time lies outside the training snapshots.
+        """
+        return self._fitted().population(times, num_samples, seed, condition)
+
+    @torch.no_grad()
+    def forecast(
+        self,
+        times: Sequence[float] | np.ndarray | float,
+        *,
+        start: str = "last",
+        num_samples: int = 1000,
+        seed: int | None = None,
+        condition: Any = None,
+    ) -> xr.Dataset:
+        """Run the fitted reference on from a training snapshot: an extrapolation, and labelled as one.
+
+        Args:
+            times: Increasing times after the snapshot to start from.
+            start: ``"last"`` snapshot, or ``"first"`` to see what the reference alone makes of it.
+            num_samples: Particles S, in each condition.
+            seed: Seed; ``None`` takes one from the ambient stream.
+            condition: Label of one condition; all by default.
+
+        Returns:
+            ``x (particle, time, feature)`` in the units of the data, each particle a path. The attribute
+            ``extrapolation_from`` is the time of the last snapshot, after which nothing holds the paths.
+
+        Raises:
+            NonFiniteError: If paths leave the finite numbers.
+            NotFittedError: If the model was neither fitted nor loaded.
+            ValueError: If a time is not after the start.
+        """
+        return self._fitted().forecast(times, start, num_samples, seed, condition)
+
+    @torch.no_grad()
+    def bridge_drift(
+        self, x: Any, times: float | Sequence[float] | np.ndarray | None = None, *, condition: Any = None
+    ) -> xr.Dataset:
+        r"""Drift of the bridge: where a particle at a state and time is going, given all later snapshots.
+
+        .. math::
+            b^*(x, t) = b(x, t) + S \nabla_x \log \textstyle\sum_j v_j e^{g_j} p(y_j | x; t_{k+1} - t)
+
+        At the time of a snapshot it is that of the interval that begins; at the last it is the reference's.
+
+        Args:
+            x: States: snapshots, whose times and conditions are used, or an array (particle, feature).
+            times: One time, or one per particle, for an array.
+            condition: Label of the condition of an array, where there are several.
+
+        Returns:
+            ``drift (particle, feature)`` in units of the data per unit of time, with the time and, of several
+            conditions, the condition of each particle.
+
+        Raises:
+            NotFittedError: If the model was neither fitted nor loaded.
+            ValueError: If states do not fit the model, or a time lies outside the training snapshots.
+        """
+        return self._fitted().drift(x, times, condition)
+
+    @torch.no_grad()
+    def coupling(self, interval: int, *, condition: Any = None) -> xr.DataArray:
+        """Coupling of two neighbouring training snapshots: the mass that goes from each particle to each
+        other.
+
+        Args:
+            interval: Number of the interval, from 0.
+            condition: Label of the condition, where there are several.
+
+        Returns:
+            Dims ``source`` and ``target``, whose coordinates are the numbers of the particles in the training
+            data; sum 1. The attributes ``start`` and ``end`` are the times of the two snapshots.
+
+        Raises:
+            NotFittedError: If the model was neither fitted nor loaded.
+            ValueError: If there is no such interval or condition.
+        """
+        return self._fitted().coupling(interval, condition)
+
+    def dynamics(self) -> FlowDynamics:
+        """The fitted reference in working coordinates, for :mod:`seqdyn.analysis`: a copy, frozen.
+
+        Raises:
+            NotFittedError: If the model was neither fitted nor loaded.
+        """
+        self.require_fitted()
+        process = copy.deepcopy(self.process).requires_grad_(False)
+        drift, scale = process.reference(self._solver()).drift, process.scale()
+        diagonal = scale.diagonal()
+        if bool((scale - torch.diag(diagonal)).any()):
+            raise ValueError(
+                "dynamics with noise that is correlated between coordinates have no FlowDynamics; rotate the "
+                "features to the axes of the noise."
+            )
+        return FlowDynamics(drift, diagonal, self.space.size)
+
+    @property
+    def reference_parameters(self) -> xr.Dataset:
+        """Fitted parameters of the reference.
+
+        ``value (parameter)``, and over the fit ``trace (epoch, parameter)`` with the ``divergence (epoch)``;
+        ``volatility (component, noise)`` is the matrix σ in force.
+
+        Raises:
+            NotFittedError: If the model was neither fitted nor loaded.
+        """
+        self.require_fitted()
+        values = self._parameters_by_name()
+        names = np.array(list(values), dtype=object)
+        found = xr.Dataset(
+            {
+                "value": ("parameter", np.array(list(values.values()), dtype=float)),
+                "volatility": (("component", "noise"), self.process.scale().detach().cpu().numpy()),
+            },
+            {"parameter": names},
+            {"model": type(self).__name__, "reference": type(self.process.drift).__name__},
+        )
+        if self.history is not None:
+            found["divergence"] = self.history["train_loss"]
+            if self._scalars():
+                traces = [self.history[f"train_{name}"].values for name in names]
+                found["trace"] = (("epoch", "parameter"), np.stack(traces, axis=1))
+        return found
+
+    def _fitted(self) -> BridgeView:
+        """The bridge through the training snapshots, from the potentials that the fit found."""
+        self.require_fitted()
+        counts = self._boundaries()
+        parts = {name: list(getattr(self, f"snapshot_{name}").split(counts)) for name in (X, WEIGHT, GROWTH)}
+        firsts = np.cumsum([0, *counts[:-1]])
+        batch = parts | {TIME: self.snapshot_time[firsts], CONDITION: self.snapshot_condition[firsts]}
+        found = (self.source_potential, self.target_potential)
+        labels = (self.data_info or {}).get("conditions") or []
+        particles = [part.cpu().numpy() for part in self.snapshot_particle.split(counts)]
+        return self._bridge(self._working(batch), labels, potentials=found, particles=particles)
+
+    def _boundaries(self) -> list[int]:
+        """Sizes of the training marginals."""
+        keys = torch.stack([self.snapshot_condition.double(), self.snapshot_time.double()], dim=1)
+        return torch.unique_consecutive(keys, dim=0, return_counts=True)[1].tolist()
+
+    def _bridge(
+        self,
+        snapshots: Snapshots,
+        labels: list[Any],
+        *,
+        potentials: tuple[Tensor, Tensor] | None = None,
+        particles: list[np.ndarray] | None = None,
+    ) -> BridgeView:
+        model = self if self.dtype == torch.float64 else copy.deepcopy(self).double()
+        x, weight, growth = ([part.double() for part in parts] for parts in snapshots[:3])
+        snapshots = Snapshots(x, weight, growth, snapshots.time.double(), snapshots.condition)
+        intervals, sources = make_intervals(snapshots)
+        coupling = None
+        if potentials is not None:
+            f, g = (part.double() for part in potentials)
+            nothing = f.new_zeros(len(f))
+            coupling = Coupling(f, g, nothing, nothing, 0)
+        chain = Chain(model.process.reference(self._solver()), intervals, coupling=coupling)
+        return BridgeView(
+            chain,
+            snapshots,
+            sources,
+            labels,
+            model.space,
+            model.process.scale(),
+            particles,
+            self._facts(),
+            self.hparams.num_steps,
+        )
+
+    def _facts(self) -> Facts:
+        info = self.data_info or {}
+        names = info.get("features") or [f"x_{i}" for i in range(self.hparams.num_features)]
+        return Facts(type(self).__name__, names, info.get("units"), info.get("time_units"), self.dtype)
+
+    def _to_device(self, batch: dict[str, Any]) -> dict[str, Any]:
+        def move(value: Any) -> Any:
+            return [move(part) for part in value] if isinstance(value, list) else value.to(self.device)
+
+        return {name: move(value) for name, value in batch.items()}
+
+    # Parts of a fitted model ----------------------------------------------------------------------------
+
+    def _solver(self) -> PairSolver:
+        return Affine() if self.hparams.solver == "linear" else Linearized(self.hparams.num_steps)
+
+    def _parameters_by_name(self) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for name, parameter in self.process.drift.named_parameters():
+            values = parameter.detach().double().cpu()
+            if values.ndim == 0:
+                found[name] = float(values)
+            else:
+                for index in np.ndindex(*values.shape):
+                    found[f"{name}[{','.join(map(str, index))}]"] = float(values[index])
+        if self.hparams.volatility == ESTIMATE:
+            found["volatility"] = float(self.process.scale().detach()[0, 0])
+        return found
+
+    def _check_data(self, data: xr.Dataset) -> None:
+        check_snapshots(data)
+        if data.sizes[FEATURE] != self.hparams.num_features:
+            raise ValueError(
+                f"the snapshots have {data.sizes[FEATURE]} features but the model was built with "
+                f"num_features={self.hparams.num_features}; build it with "
+                f"num_features={data.sizes[FEATURE]}."
+            )
+        known = (self.data_info or {}).get("features")
+        if known is not None and FEATURE in data.coords and list(data[FEATURE].values) != known:
+            raise ValueError(
+                f"the snapshots have the features {data[FEATURE].values[:6].tolist()}, the model was fitted "
+                f"to {known[:6]}; select and order them with data.sel(feature=[...])."
+            )
+        if self.space.log and bool((data[X] <= 0).any()):
+            low = data[X].values <= 0
+            raise ValueError(
+                f"coordinates='log' needs positive data, but 'x' is {float(data[X].values[low][0]):g} at "
+                f"particle={int(low.any(axis=1).argmax())}; drop such particles, or use coordinates='raw'."
+            )

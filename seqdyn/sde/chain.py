@@ -1,0 +1,178 @@
+r"""The bridge through a sequence of snapshots, for one reference process.
+
+For a Markov reference the bridge that has every snapshot as its marginal is a chain of bridges between
+neighbours, glued so that past and future are independent given the state at a snapshot. Each is coupled by
+entropic transport with the reference's own transition density as the cost, and filled with the reference's
+own pinned paths:
+
+.. math::
+    \pi_k = \arg\min_\pi \langle \pi, -\log p \rangle + KL(\pi \,\|\, \mu_k \mu_{k+1}), \qquad
+    L = \sum_k \langle \pi_k, -\log p \rangle + KL(\pi_k \,\|\, \mu_k \mu_{k+1}) .
+
+L is the divergence of the bridge from the reference, up to a constant of neither; its gradient in the
+reference's parameters is that of the first term at fixed :math:`\pi_k`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from seqdyn.ot.coupling import Coupling, couple, entropic_plan
+from seqdyn.sde.intervals import Intervals
+from seqdyn.sde.sampling import pick, systematic
+from seqdyn.sde.solvers import PairSolver
+from seqdyn.sde.transition import Transition, transition_cost, whitener
+
+__all__ = ["Chain", "Reference", "objective"]
+
+_ROWS = 2000  # states for which a drift is computed at once
+
+
+class Reference(NamedTuple):
+    """A reference process: drift, covariance S of its noise per unit of time (C, C), how it is solved."""
+
+    drift: nn.Module
+    noise: Tensor
+    solver: PairSolver
+
+
+class Chain:
+    """A solved bridge through the snapshots of some intervals.
+
+    Args:
+        reference: The reference process.
+        intervals: Its intervals.
+        start: Potentials g (K, M) of a similar chain to start from.
+        coupling: Potentials that were found before; solved anew by default.
+    """
+
+    def __init__(
+        self,
+        reference: Reference,
+        intervals: Intervals,
+        *,
+        start: Tensor | None = None,
+        coupling: Coupling | None = None,
+    ) -> None:
+        self.reference, self.intervals = reference, intervals
+        with torch.no_grad():
+            transitions = reference.solver.transitions(reference.drift, reference.noise, intervals)
+            self.cost = transition_cost(transitions, intervals.target)
+        weights = intervals.source_weight, intervals.target_weight
+        self.coupling = couple(self.cost, *weights, start=start) if coupling is None else coupling
+
+    @property
+    def value(self) -> Tensor:
+        """L of each interval in nats, (K,)."""
+        return self.coupling.value
+
+    def plan(self, index: int) -> Tensor:
+        """Coupling of one interval, (N, M) with padding."""
+        return _plan(self.cost, self.intervals, self.coupling, index)
+
+    def pairs(self, index: int, num_samples: int) -> tuple[Tensor, Tensor]:
+        """Particles at both ends of an interval, (S, C) each, drawn from the coupling."""
+        plan = self.plan(index)
+        chosen = systematic(plan.flatten(), num_samples)
+        return self.intervals.source[index][chosen // plan.shape[1]], self.intervals.target[index][
+            chosen % plan.shape[1]
+        ]
+
+    def fill(self, index: int, a: Tensor, b: Tensor, fractions: Tensor) -> Tensor:
+        """States (F, N, C) at fractions of an interval, of pinned paths from a to b (N, C)."""
+        reference = self.reference
+        ends = torch.tensor([0.0, 1.0], dtype=a.dtype, device=a.device)
+        grid = reference.solver.refined(torch.cat([ends, fractions]).unique())
+        start, duration = self.intervals.start[index, None], self.intervals.duration[index, None]
+        paths = reference.solver.pinned(
+            reference.drift, reference.noise, a[None], b[None], start, duration, grid
+        )
+        return paths.states[torch.searchsorted(grid, fractions), 0]
+
+    def sample(self, index: int, num_samples: int, fractions: Tensor) -> Tensor:
+        """States (F, S, C) of paths of the bridge at fractions (F,) of an interval."""
+        return self.fill(index, *self.pairs(index, num_samples), fractions)
+
+    def walk(self, indices: Sequence[int], num_samples: int, fractions: Sequence[Tensor]) -> list[Tensor]:
+        """Paths through neighbouring intervals: states (F_k, S, C) at fractions (F_k,) of each of them."""
+        here = systematic(self.intervals.source_weight[indices[0]], num_samples)
+        states = []
+        for index, wanted in zip(indices, fractions, strict=True):
+            there = pick(self.plan(index), here)
+            ends = self.intervals.source[index][here], self.intervals.target[index][there]
+            states.append(self.fill(index, *ends, wanted) if len(wanted) else ends[0][:0])
+            here = there
+        return states
+
+    def drift(self, index: int, x: Tensor, time: float) -> Tensor:
+        r"""Drift of the bridge at states (N, C) and a time within an interval, before its end.
+
+        .. math::
+            b^*(x, t) = b(x, t) + S\, \nabla_x \log \sum_j v_j e^{g_j} p(y_j | x; t_{k+1} - t)
+        """
+        return torch.cat([self._drift(index, rows, time) for rows in x.split(_ROWS)])
+
+    @torch.no_grad()
+    def _drift(self, index: int, x: Tensor, time: float) -> Tensor:
+        reference, target = self.reference, self.intervals.target[index]
+        left = float(self.intervals.start[index] + self.intervals.duration[index]) - time
+        ahead = reference.solver.remaining(reference.drift, reference.noise, x, time, left)
+        potential = self.coupling.g[index] + self.intervals.target_weight[index].log()
+        shares = (potential - transition_cost(ahead, target)).softmax(dim=-1)
+        missing = (shares @ target - ahead.mean)[..., None]
+        score = ahead.tangent.mT @ torch.linalg.solve(ahead.covariance, missing)
+        return reference.drift(x, time) + score[..., 0] @ reference.noise
+
+
+def _plan(cost: Tensor, intervals: Intervals, coupling: Coupling, index: int) -> Tensor:
+    a, b = intervals.source_weight[index], intervals.target_weight[index]
+    return entropic_plan(cost[index], a, b, coupling.f[index], coupling.g[index])
+
+
+def objective(reference: Reference, intervals: Intervals, start: Tensor | None) -> tuple[Tensor, Coupling]:
+    """L in nats, a scalar with its gradient in the reference's parameters, and the coupling.
+
+    Args:
+        reference: The reference process; volatility may need a gradient too.
+        intervals: The intervals.
+        start: Potentials g (K, M) to start from.
+    """
+    transitions = reference.solver.transitions(reference.drift, reference.noise, intervals)
+    with torch.no_grad():
+        cost = transition_cost(transitions, intervals.target)
+        coupling = couple(cost, intervals.source_weight, intervals.target_weight, start=start)
+        moments = _moments(cost, intervals, coupling, transitions.mean)
+    surrogate = _expected_cost(transitions, *moments)
+    return surrogate + (coupling.value.sum() - surrogate.detach()), coupling
+
+
+def _moments(
+    cost: Tensor, intervals: Intervals, coupling: Coupling, mean: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Mass (K, N) of each source, and mean and second moment of its targets about ``mean``."""
+    plan = entropic_plan(cost, intervals.source_weight, intervals.target_weight, coupling.f, coupling.g)
+    mass = plan.sum(dim=2)
+    shares = plan / mass.masked_fill(mass == 0, 1.0)[..., None]
+    centre = intervals.target.mean(dim=1, keepdim=True)
+    y, mean = intervals.target - centre, mean - centre
+    barycentre = shares @ y
+    second = (shares @ (y[..., :, None] * y[..., None, :]).flatten(-2)).unflatten(-1, 2 * y.shape[-1:])
+    mixed = barycentre[..., :, None] * mean[..., None, :]
+    second = second - mixed - mixed.mT + mean[..., :, None] * mean[..., None, :]
+    return mass, mean + centre, barycentre - mean, second
+
+
+def _expected_cost(
+    transitions: Transition, mass: Tensor, centre: Tensor, shift: Tensor, second: Tensor
+) -> Tensor:
+    """Cost of the plan as a function of the transitions, from moments about ``centre``."""
+    inverse, constant = whitener(transitions.covariance)
+    moved = transitions.mean - centre
+    mixed = moved[..., :, None] * shift[..., None, :]
+    spread = second - mixed - mixed.mT + moved[..., :, None] * moved[..., None, :]
+    square = ((inverse.mT @ inverse) * spread).sum(dim=(-2, -1))
+    return (mass * (square / 2 + constant)).sum()

@@ -1,0 +1,51 @@
+"""A process with learnable parameters: a drift, and a volatility that may have a factor to learn."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from seqdyn.sde.chain import Reference
+from seqdyn.sde.lamperti import InLogCoordinates
+from seqdyn.sde.solvers import PairSolver
+
+__all__ = ["Process"]
+
+
+class Process(nn.Module):
+    r"""The family of references :math:`dX = b_\theta\, dt + e^{s} \sigma\, dW` in working coordinates.
+
+    Args:
+        drift: b_θ of the states.
+        num_features: Number of working coordinates C.
+        log: Whether these are the logarithms of the states.
+        learn_volatility: Whether the factor is learned; else it is 1.
+    """
+
+    volatility: Tensor
+
+    def __init__(self, drift: nn.Module, num_features: int, log: bool, learn_volatility: bool) -> None:
+        super().__init__()
+        self.drift = drift
+        self.log = log
+        self.register_buffer("volatility", torch.eye(num_features, dtype=torch.float64))
+        if learn_volatility:
+            self.log_factor = nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    def scale(self) -> Tensor:
+        """The volatility in force, (C, C)."""
+        return self.volatility * self.log_factor.exp() if hasattr(self, "log_factor") else self.volatility
+
+    def reference(self, solver: PairSolver, *, frozen: bool = True) -> Reference:
+        """The reference of the parameters as they are now.
+
+        Args:
+            solver: How it is solved.
+            frozen: Whether the volatility is a constant for autograd.
+        """
+        scale = self.scale().detach() if frozen else self.scale()
+        drift: nn.Module = self.drift
+        if self.log:
+            drift = InLogCoordinates(self.drift, 0.0)
+            drift.volatility = scale.diagonal()
+        return Reference(drift, scale @ scale.mT, solver)

@@ -1,0 +1,146 @@
+r"""Refit of a reference to the bridge that it is the reference of: the other half of the alternation.
+
+Two steps, neither of which may raise the objective L. First a regression on paths of the bridge, which are
+the missing data of an EM algorithm: robust far from the solution, slow near it. Then a few quasi-Newton steps
+on L itself, with the bridge solved anew at each: fast near the solution.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+
+from seqdyn.sde.chain import Chain, objective
+from seqdyn.sde.process import Process
+from seqdyn.sde.regression import NetworkFit, bounds_of, fit_drift, get_parameters, set_parameters
+from seqdyn.sde.solvers import PairSolver
+
+__all__ = ["BridgePaths", "bridge_paths", "descend", "regress"]
+
+_HALVINGS = 4
+_SMALLEST_SCALE = 0.1  # of a parameter, for the quasi-Newton steps
+
+
+class BridgePaths(NamedTuple):
+    """Paths of a bridge as data for a regression.
+
+    Attributes:
+        states: (P, C).
+        times: (P, 1).
+        velocities: Drift of the pinned paths there, (P, C).
+        weights: Length of the time step, (P,).
+    """
+
+    states: Tensor
+    times: Tensor
+    velocities: Tensor
+    weights: Tensor
+
+
+@torch.no_grad()
+def bridge_paths(chain: Chain, num_paths: int, num_steps: int) -> BridgePaths:
+    """Draw paths in every interval of a chain, from the ambient random stream.
+
+    The velocity is the drift of the path given its end: it has the mean of the increments, without their
+    noise.
+    """
+    reference, intervals = chain.reference, chain.intervals
+    pairs = [chain.pairs(index, num_paths) for index in range(len(intervals.start))]
+    a, b = (torch.stack(ends) for ends in zip(*pairs, strict=True))
+    grid = torch.linspace(0, 1, num_steps + 1, dtype=a.dtype, device=a.device)
+    found = reference.solver.pinned(
+        reference.drift, reference.noise, a, b, intervals.start, intervals.duration, grid
+    )
+    step = (intervals.duration / num_steps)[:, None, None].expand_as(a[..., :1])
+    times = intervals.start[:, None, None] + step * torch.arange(
+        num_steps, dtype=a.dtype, device=a.device
+    ).view(-1, 1, 1, 1)
+    states = found.states[:-1]
+    velocities = reference.drift(states, times) + found.pull / step
+    return BridgePaths(
+        states.flatten(0, 2), times.flatten(0, 2), velocities.flatten(0, 2), step.expand_as(times).flatten()
+    )
+
+
+def regress(
+    process: Process, solver: PairSolver, chain: Chain, num_paths: int, num_steps: int, network: NetworkFit
+) -> Chain:
+    """Fit the drift to paths of the bridge, and solve the bridge anew.
+
+    A step that raises L is halved up to four times, then not taken.
+
+    Returns:
+        The chain of the new reference; the given one if nothing was found.
+    """
+    before = get_parameters(process)
+    fit_drift(
+        chain.reference.drift, *bridge_paths(chain, num_paths, num_steps), chain.reference.noise, network
+    )
+    change = get_parameters(process) - before
+    for halving in range(_HALVINGS + 1):
+        set_parameters(process, before + change / 2**halving)
+        found = _solved(process, solver, chain)
+        if found is not None and float(found.value.sum()) < float(chain.value.sum()):
+            return found
+    set_parameters(process, before)
+    return chain
+
+
+def _solved(process: Process, solver: PairSolver, chain: Chain) -> Chain | None:
+    """The chain of a new reference; ``None`` if its transitions are not finite."""
+    try:
+        found = Chain(process.reference(solver), chain.intervals, start=chain.coupling.g)
+    except torch.linalg.LinAlgError:
+        return None
+    return found if bool(torch.isfinite(found.value).all()) else None
+
+
+def descend(process: Process, solver: PairSolver, chain: Chain, max_evaluations: int) -> Chain:
+    """Lower L by a quasi-Newton method with bounds; never raises it.
+
+    Returns:
+        The chain of the new reference.
+    """
+    search = _Descent(process, solver, chain)
+    minimize(
+        search,
+        search.start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=search.bounds,
+        options={"maxfun": max_evaluations, "ftol": 1e-10, "gtol": 1e-7},
+    )
+    set_parameters(process, search.best * search.scale)
+    return Chain(process.reference(solver), chain.intervals, start=search.potentials)
+
+
+class _Descent:
+    """L and its gradient as a function of the parameters, each in units of its size; keeps the best point."""
+
+    def __init__(self, process: Process, solver: PairSolver, chain: Chain) -> None:
+        values = get_parameters(process)
+        self.scale = np.maximum(np.abs(values), _SMALLEST_SCALE)
+        self.start = self.best = values / self.scale
+        lowest = bounds_of(process) / self.scale
+        self.bounds = [(None if bound == -np.inf else bound, None) for bound in lowest]
+        self.value, self.potentials = float(chain.value.sum()), chain.coupling.g
+        self._process, self._solver, self._intervals = process, solver, chain.intervals
+
+    def __call__(self, point: np.ndarray) -> tuple[float, np.ndarray]:
+        set_parameters(self._process, point * self.scale)
+        parameters = list(self._process.parameters())
+        with torch.enable_grad():
+            value, coupling = objective(
+                self._process.reference(self._solver, frozen=False), self._intervals, self.potentials
+            )
+            gradients = torch.autograd.grad(value, parameters, allow_unused=True)
+        found = float(value.detach())
+        if found < self.value:
+            self.value, self.best, self.potentials = found, point.copy(), coupling.g
+        parts = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
+        gradient = torch.cat([part.reshape(-1) for part in parts]).double().cpu().numpy()
+        return found, gradient * self.scale

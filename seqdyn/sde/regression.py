@@ -1,0 +1,159 @@
+r"""Fit the parameters of a drift to velocities: weighted least squares in the metric of the noise.
+
+.. math:: \min_\theta \sum_n w_n\, |y_n - b_\theta(x_n, t_n)|^2_{S^{-1}}
+
+which is maximum likelihood for paths of the process (Girsanov). A drift with a closed form of its own uses
+it; one with few parameters is solved by bounded Gauss-Newton, in one step where it is linear in them; a
+network by Adam.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from scipy.optimize import least_squares
+from torch import Tensor, nn
+from torch.func import functional_call, jacfwd
+
+from seqdyn.sde.transition import whitener
+
+__all__ = ["FEW", "NetworkFit", "bounds_of", "fit_drift", "get_parameters", "set_parameters"]
+
+FEW = 64  # parameters up to which the full Jacobian is taken
+
+
+class NetworkFit(NamedTuple):
+    """How a network is fitted.
+
+    Attributes:
+        num_steps: Steps of Adam, each on all points.
+        learning_rate: Of Adam.
+        weight_decay: Of Adam.
+    """
+
+    num_steps: int = 200
+    learning_rate: float = 1e-2
+    weight_decay: float = 0.0
+
+
+_DEFAULT = NetworkFit()
+
+
+@runtime_checkable
+class _Solvable(Protocol):
+    def solve(self, x: Tensor, t: Tensor, target: Tensor, weight: Tensor) -> None: ...
+
+
+def get_parameters(drift: nn.Module) -> np.ndarray:
+    """All parameters of a drift as one vector."""
+    parts = [p.detach().reshape(-1).cpu().double() for p in drift.parameters()]
+    return torch.cat(parts).numpy() if parts else np.zeros(0)
+
+
+@torch.no_grad()
+def set_parameters(drift: nn.Module, values: np.ndarray) -> None:
+    """The reverse of :func:`get_parameters`."""
+    position = 0
+    for parameter in drift.parameters():
+        part = torch.from_numpy(values[position : position + parameter.numel()].copy())
+        parameter.copy_(part.reshape(parameter.shape).to(parameter))
+        position += parameter.numel()
+
+
+def bounds_of(drift: nn.Module) -> np.ndarray:
+    """Lower bounds of all parameters, in the order of :func:`get_parameters`."""
+    lowest = _lower_bounds(drift)
+    parts = [np.full(p.numel(), lowest.get(name, -np.inf)) for name, p in drift.named_parameters()]
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _lower_bounds(drift: nn.Module) -> dict[str, float]:
+    """Bounds that the drift or a module in it states, by the full names of the parameters."""
+    found: dict[str, float] = {}
+    for prefix, module in drift.named_modules():
+        for name, bound in getattr(module, "lower_bounds", {}).items():
+            found.setdefault(f"{prefix}.{name}" if prefix else name, bound)
+    return found
+
+
+def fit_drift(
+    drift: nn.Module,
+    x: Tensor,
+    t: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    noise: Tensor,
+    network: NetworkFit = _DEFAULT,
+) -> None:
+    """Set the parameters of a drift to fit velocities, starting from where they are.
+
+    Args:
+        drift: The drift; changed in place.
+        x: States, (N, C).
+        t: Times, (N, 1).
+        target: Velocities, (N, C).
+        weight: Weights, (N,).
+        noise: S = σσᵀ, (C, C).
+        network: How a drift with many parameters is fitted.
+    """
+    count = sum(p.numel() for p in drift.parameters() if p.requires_grad)
+    if count == 0:
+        return
+    if isinstance(drift, _Solvable):
+        drift.solve(x, t, target, weight)
+    elif count <= FEW:
+        _gauss_newton(drift, x, t, target, weight, noise)
+    else:
+        _adam(drift, x, t, target, weight, noise, network)
+
+
+def _gauss_newton(
+    drift: nn.Module, x: Tensor, t: Tensor, target: Tensor, weight: Tensor, noise: Tensor
+) -> None:
+    inverse, _ = whitener(noise)
+    scale = (weight / weight.sum()).sqrt()[:, None]
+    names = [name for name, _ in drift.named_parameters()]
+    shapes = [p.shape for p in drift.parameters()]
+    sizes = [p.numel() for p in drift.parameters()]
+
+    def residuals(flat: Tensor) -> Tensor:
+        parts = [part.reshape(shape) for part, shape in zip(flat.split(sizes), shapes, strict=True)]
+        found = functional_call(drift, dict(zip(names, parts, strict=True)), (x, t))
+        return (((found - target) @ inverse.mT) * scale).flatten()
+
+    def tensor(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(x)
+
+    lower, start = bounds_of(drift), get_parameters(drift)
+    found = least_squares(
+        lambda values: residuals(tensor(values)).detach().cpu().numpy(),
+        np.maximum(start, lower + 1e-6),
+        jac=lambda values: jacfwd(residuals)(tensor(values)).detach().cpu().numpy(),
+        bounds=(lower, np.inf),
+        x_scale=np.maximum(np.abs(start), 1.0),
+    )
+    set_parameters(drift, found.x)
+
+
+def _adam(
+    drift: nn.Module,
+    x: Tensor,
+    t: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    noise: Tensor,
+    network: NetworkFit,
+) -> None:
+    inverse, _ = whitener(noise)
+    weight = (weight / weight.sum())[:, None]
+    optimizer = torch.optim.AdamW(
+        drift.parameters(), lr=network.learning_rate, weight_decay=network.weight_decay
+    )
+    with torch.enable_grad():
+        for _ in range(network.num_steps):
+            optimizer.zero_grad()
+            loss = (((drift(x, t) - target) @ inverse.mT).square() * weight).sum()
+            loss.backward()
+            optimizer.step()

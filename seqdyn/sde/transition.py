@@ -1,0 +1,169 @@
+r"""Transition densities :math:`p(x' | x; D)` of a drift with additive noise, as Gaussians.
+
+The linear noise approximation follows the noiseless path :math:`m` from x and the covariance around it,
+
+.. math::
+    \dot m = b(m, t), \qquad \dot C = J C + C J^\top + S, \qquad J = \partial b / \partial x, \quad
+    m(0) = x, \; C(0) = 0 .
+
+Time is discretised once, by the map of a Heun step :math:`\phi`, and everything else is exact for that map
+with noise added after each step: :math:`C \leftarrow A C A^\top + h S` with its derivative A. For an affine
+drift the transition is Gaussian, and its moments come from one matrix exponential.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import jvp, vmap
+
+from seqdyn.sde.integrate import Drift, heun
+
+__all__ = [
+    "AffineTransition",
+    "Transition",
+    "affine_transition",
+    "linearized",
+    "mean_path",
+    "step_derivatives",
+    "transition_cost",
+    "whitener",
+]
+
+
+class Transition(NamedTuple):
+    """Gaussian transitions from N states.
+
+    Attributes:
+        mean: (..., N, C).
+        covariance: (..., N, C, C), or (..., 1, C, C) where it is the same for all.
+        tangent: Derivative of the mean in the state, likewise.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+    tangent: Tensor
+
+
+class AffineTransition(NamedTuple):
+    r"""Exact transition :math:`x' | x \sim N(F x + c, R)` of an affine drift over durations (...).
+
+    Attributes:
+        matrix: F, (..., C, C).
+        offset: c, (..., C).
+        covariance: R, (..., C, C).
+    """
+
+    matrix: Tensor
+    offset: Tensor
+    covariance: Tensor
+
+    def of(self, x: Tensor) -> Transition:
+        """The transitions from states (..., N, C)."""
+        mean = x @ self.matrix.mT + self.offset[..., None, :]
+        return Transition(mean, self.covariance[..., None, :, :], self.matrix[..., None, :, :])
+
+
+def affine_transition(matrix: Tensor, offset: Tensor, noise: Tensor, duration: Tensor) -> AffineTransition:
+    r"""Transition of :math:`dX = (A X + c)\, dt + \sigma\, dW` over each duration.
+
+    One exponential of the block matrix of Van Loan gives :math:`F = e^{A D}`,
+    :math:`R = \int_0^D e^{A s} S e^{A^\top s} ds` and :math:`\int_0^D e^{A s} c\, ds`.
+
+    Args:
+        matrix: A, (C, C).
+        offset: c, (C,).
+        noise: S = σσᵀ, (C, C).
+        duration: D, (...).
+    """
+    size = len(offset)
+    block = matrix.new_zeros(2 * size + 1, 2 * size + 1)
+    block[:size, :size], block[:size, size : 2 * size] = matrix, noise
+    block[size : 2 * size, size : 2 * size] = -matrix.mT
+    affine = torch.zeros_like(block[: size + 1, : size + 1])
+    affine[:size, :size], affine[:size, size] = matrix, offset
+    moved = torch.matrix_exp(affine * duration[..., None, None])
+    transition = moved[..., :size, :size]
+    spread = torch.matrix_exp(block[: 2 * size, : 2 * size] * duration[..., None, None])
+    covariance = spread[..., :size, size:] @ transition.mT
+    return AffineTransition(transition, moved[..., :size, size], (covariance + covariance.mT) / 2)
+
+
+def mean_path(drift: Drift, x: Tensor, start: Any, step: Any, num_steps: int) -> Tensor:
+    """Noiseless path (num_steps + 1, N, C) from states (N, C); ``start`` and ``step`` may be (N, 1)."""
+    states = [x]
+    for index in range(num_steps):
+        states.append(heun(drift, states[-1], start + index * step, step))
+    return torch.stack(states)
+
+
+def step_derivatives(drift: Drift, x: Tensor, t: Any, step: Any) -> Tensor:
+    """Derivative (..., C, C) of a Heun step at states (..., C)."""
+
+    def along(direction: Tensor) -> Tensor:
+        return jvp(lambda y: heun(drift, y, t, step), (x,), (direction.expand_as(x),))[1]
+
+    basis = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+    return vmap(along, out_dims=-1)(basis)
+
+
+def linearized(
+    drift: Drift, noise: Tensor, x: Tensor, start: Tensor, duration: Tensor, num_steps: int
+) -> Transition:
+    """Transitions in the linear noise approximation.
+
+    Args:
+        drift: ``drift(x, t)``.
+        noise: S = σσᵀ, (C, C).
+        x: States, (..., C).
+        start: Their times, (..., 1).
+        duration: How long, (..., 1).
+        num_steps: Steps of the integration.
+    """
+    step = duration / num_steps
+    path = mean_path(drift, x, start, step, num_steps)
+    spread = step[..., None] * noise
+    covariance = torch.zeros_like(spread)
+    tangent = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device).expand_as(spread)
+    times = start + step * torch.arange(num_steps, dtype=x.dtype, device=x.device).view(-1, *[1] * start.ndim)
+    for a in step_derivatives(drift, path[:-1], times, step.expand_as(times)).unbind(0):
+        covariance = a @ covariance @ a.mT + spread
+        tangent = a @ tangent
+    return Transition(path[-1], covariance, tangent)
+
+
+def whitener(covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """Inverse Cholesky factor (..., C, C) and half the log-determinant of 2π times covariances.
+
+    Raises:
+        torch.linalg.LinAlgError: If one is not positive definite.
+    """
+    factor = torch.linalg.cholesky(covariance)
+    half = factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
+    eye = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
+    inverse = torch.linalg.solve_triangular(factor, eye.expand_as(factor), upper=False)
+    return inverse, half + covariance.shape[-1] / 2 * math.log(2 * math.pi)
+
+
+def transition_cost(transition: Transition, y: Tensor) -> Tensor:
+    r"""Costs :math:`-\log p(y_j | x_i)` (..., N, M) in nats for targets (..., M, C).
+
+    One matrix product of the quadratic monomials of y with the entries of the precisions; centring the
+    targets keeps the cancellation in it small.
+    """
+    inverse, constant = whitener(transition.covariance)
+    centre = y.mean(dim=-2, keepdim=True)
+    y, mean = y - centre, transition.mean - centre
+    if transition.covariance.shape[-3] == 1:
+        y, mean = y @ inverse[..., 0, :, :].mT, mean @ inverse[..., 0, :, :].mT
+        square = mean.square().sum(dim=-1)[..., :, None] + y.square().sum(dim=-1)[..., None, :]
+        return (square / 2 - mean @ y.mT).clamp(min=0) + constant[..., None]
+    white = (inverse @ mean[..., None])[..., 0]
+    precision = inverse.mT @ inverse
+    pulled = (inverse.mT @ white[..., None])[..., 0]
+    monomials = (y[..., :, None] * y[..., None, :]).flatten(-2)
+    square = precision.flatten(-2) @ monomials.mT / 2 - pulled @ y.mT
+    return (square + white.square().sum(dim=-1)[..., None] / 2).clamp(min=0) + constant[..., None]
