@@ -120,7 +120,7 @@ class SchrodingerBridge(Model):
         solver: str = "static",
         coordinates: str = "raw",
         num_components: int | None = None,
-        num_steps: int = 50,
+        num_steps: int = 30,
         num_paths: int = 100,
         tolerance: float = 1e-2,
         network_steps: int = 200,
