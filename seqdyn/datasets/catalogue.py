@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 
 import xarray as xr
 
@@ -21,7 +22,11 @@ RECIPES: tuple[Recipe, ...] = (
     *simulated.RECIPES,
     *images.RECIPES,
 )
-_CHECKS = {"sequences": check_sequences, "snapshots": check_snapshots, "episodes": check_episodes}
+_CHECKS: dict[str, Callable[[xr.Dataset], None]] = {
+    "sequences": check_sequences,
+    "snapshots": check_snapshots,
+    "episodes": check_episodes,
+}
 _VALUES = {"sequences": TARGET, "snapshots": X, "episodes": "support_x", "images": "image"}
 
 

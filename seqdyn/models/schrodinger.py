@@ -21,7 +21,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -43,6 +43,7 @@ from seqdyn.data.schema import (
 from seqdyn.data.snapshots import MarginalLoader, SnapshotDataModule
 from seqdyn.dynamics import FlowDynamics
 from seqdyn.errors import NonFiniteError
+from seqdyn.models import bridge_scores
 from seqdyn.models.base import Model
 from seqdyn.models.bridge_settings import ESTIMATE, check_settings, first_volatility, plain_volatility
 from seqdyn.models.bridge_view import BridgeView, Facts
@@ -358,7 +359,7 @@ class SchrodingerBridge(Model):
             NotFittedError: If the model was neither fitted nor loaded.
             ValueError: If a time lies outside the training snapshots.
         """
-        return self._fitted().population(times, num_samples, seed, condition)
+        return self.view().population(times, num_samples, seed, condition)
 
     @torch.no_grad()
     def forecast(
@@ -388,7 +389,7 @@ class SchrodingerBridge(Model):
             NotFittedError: If the model was neither fitted nor loaded.
             ValueError: If a time is not after the start.
         """
-        return self._fitted().forecast(times, start, num_samples, seed, condition)
+        return self.view().forecast(times, start, num_samples, seed, condition)
 
     @torch.no_grad()
     def bridge_drift(
@@ -414,7 +415,7 @@ class SchrodingerBridge(Model):
             NotFittedError: If the model was neither fitted nor loaded.
             ValueError: If states do not fit the model, or a time lies outside the training snapshots.
         """
-        return self._fitted().drift(x, times, condition)
+        return self.view().drift(x, times, condition)
 
     @torch.no_grad()
     def coupling(self, interval: int, *, condition: Any = None) -> xr.DataArray:
@@ -433,7 +434,121 @@ class SchrodingerBridge(Model):
             NotFittedError: If the model was neither fitted nor loaded.
             ValueError: If there is no such interval or condition.
         """
-        return self._fitted().coupling(interval, condition)
+        return self.view().coupling(interval, condition)
+
+    @torch.no_grad()
+    def score(
+        self,
+        held_out: xr.Dataset,
+        metrics: Sequence[str] = ("w2",),
+        *,
+        num_samples: int = 1000,
+        seed: int | None = None,
+    ) -> xr.Dataset:
+        """Distances to held-out snapshots, beside those of predictions that need no model.
+
+        Methods: ``model``, its marginal, or its forecast after the last training snapshot; ``nearest``, the
+        better of the training snapshots on either side; ``displacement``, these joined by exact transport;
+        ``brownian``, the bridge of a reference without drift, of the same volatility; ``floor``, two random
+        halves of the held-out snapshot, which is what sampling alone puts between clouds. Of a model on
+        principal components everything is compared there.
+
+        Args:
+            held_out: Snapshots at one or more times that the fit has not seen.
+            metrics: Some of ``"w2"``, the root of the mean squared transport distance, ``"w1"``,
+                ``"energy"``, ``"mmd2"`` and ``"swd"``, see :mod:`seqdyn.metrics`.
+            num_samples: Particles drawn of the model and of the Brownian bridge.
+            seed: Seed of the draws.
+
+        Returns:
+            ``score (method, time, metric)``, of several conditions with the dim ``condition`` first; NaN
+            where a method has no prediction. Select with ``scores.sel({"method": "model"})``.
+
+        Raises:
+            NotFittedError: If the model was neither fitted nor loaded.
+            ValueError: If the snapshots do not fit the model, or lie before the training snapshots.
+        """
+        self.require_fitted()
+        self._check_data(held_out, min_times=1)
+        return bridge_scores.score(self, held_out, metrics, num_samples, seed)
+
+    def leave_one_out(
+        self,
+        snapshots: xr.Dataset,
+        *,
+        metrics: Sequence[str] = ("w2", "energy"),
+        num_samples: int = 1000,
+        seed: int | None = None,
+        max_epochs: int = 30,
+        progress: bool = True,
+    ) -> xr.Dataset:
+        """Score each snapshot but the first and the last under a fit, from the beginning, to all others.
+
+        Args:
+            snapshots: Snapshots at three or more times.
+            metrics: See :meth:`score`.
+            num_samples: See :meth:`score`.
+            seed: Seed of fits and draws.
+            max_epochs: Most refinements in each fit.
+            progress: Show a progress bar.
+
+        Returns:
+            ``score (method, time, metric)``; this model is left as it is.
+
+        Raises:
+            ValueError: If the snapshots do not fit the model or are at fewer than three times.
+        """
+        self._check_data(snapshots)
+        return bridge_scores.leave_one_out(self, snapshots, metrics, num_samples, seed, max_epochs, progress)
+
+    def compare_references(
+        self,
+        snapshots: xr.Dataset,
+        references: Mapping[str, nn.Module],
+        *,
+        metrics: Sequence[str] = ("w2", "energy"),
+        num_samples: int = 1000,
+        seed: int | None = None,
+        max_epochs: int = 30,
+        progress: bool = True,
+    ) -> xr.Dataset:
+        """Fit families of references to the same snapshots, with this model's other settings.
+
+        Do not rank by the divergence: a family that contains another is never farther from the data it was
+        fitted to. What was left out decides.
+
+        Args:
+            snapshots: Snapshots at three or more times.
+            references: Families by name, each an ``nn.Module`` as in the constructor.
+            metrics: See :meth:`score`.
+            num_samples: See :meth:`score`.
+            seed: Seed of fits and draws.
+            max_epochs: Most refinements in each fit.
+            progress: Show a progress bar.
+
+        Returns:
+            Dims ``reference`` and ``metric``: ``divergence (reference)`` of the fit to all snapshots, in
+            nats; ``num_parameters (reference)``; mean ``left_out (reference, metric)`` and standard deviation
+            ``left_out_sd`` over inner snapshots left out in turn; ``forecast_back (reference, metric)``, the
+            last snapshot forecast by a fit to those before it.
+
+        Raises:
+            ValueError: If the snapshots do not fit the model or are at fewer than three times.
+        """
+        self._check_data(snapshots)
+        return bridge_scores.compare_references(
+            self, snapshots, references, metrics, num_samples, seed, max_epochs, progress
+        )
+
+    @property
+    def divergence(self) -> Tensor:
+        """Divergence of the bridge from the fitted reference in nats, up to a constant of neither.
+
+        Raises:
+            NotFittedError: If the model was neither fitted nor loaded.
+        """
+        self.require_fitted()
+        return self.last_value
 
     def dynamics(self) -> FlowDynamics:
         """The fitted reference in working coordinates, for :mod:`seqdyn.analysis`: a copy, frozen.
@@ -480,8 +595,12 @@ class SchrodingerBridge(Model):
                 found["trace"] = (("epoch", "parameter"), np.stack(traces, axis=1))
         return found
 
-    def _fitted(self) -> BridgeView:
-        """The bridge through the training snapshots, from the potentials that the fit found."""
+    def view(self) -> BridgeView:
+        """The bridge through the training snapshots, from the potentials that the fit found.
+
+        Raises:
+            NotFittedError: If the model was neither fitted nor loaded.
+        """
         self.require_fitted()
         counts = self._boundaries()
         parts = {name: list(getattr(self, f"snapshot_{name}").split(counts)) for name in (X, WEIGHT, GROWTH)}
@@ -556,8 +675,8 @@ class SchrodingerBridge(Model):
             found["volatility"] = float(self.process.scale().detach()[0, 0])
         return found
 
-    def _check_data(self, data: xr.Dataset) -> None:
-        check_snapshots(data)
+    def _check_data(self, data: xr.Dataset, min_times: int = 2) -> None:
+        check_snapshots(data, min_times=min_times)
         if data.sizes[FEATURE] != self.hparams.num_features:
             raise ValueError(
                 f"the snapshots have {data.sizes[FEATURE]} features but the model was built with "
