@@ -19,6 +19,7 @@ divergence itself, which follow the regression on paths, is ours.
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,8 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
+from seqdyn._arguments import check_count
+from seqdyn.data.convert import provenance
 from seqdyn.data.marginals import condition_labels
 from seqdyn.data.schema import (
     CONDITION,
@@ -43,7 +46,7 @@ from seqdyn.data.schema import (
 from seqdyn.data.snapshots import MarginalLoader, SnapshotDataModule
 from seqdyn.dynamics import FlowDynamics
 from seqdyn.errors import NonFiniteError
-from seqdyn.models import bridge_scores
+from seqdyn.models import bridge_scores, bridge_uncertainty
 from seqdyn.models.base import Model
 from seqdyn.models.bridge_settings import ESTIMATE, check_settings, first_volatility, plain_volatility
 from seqdyn.models.bridge_view import BridgeView, Facts
@@ -64,11 +67,15 @@ if TYPE_CHECKING:
 
 __all__ = ["SchrodingerBridge"]
 
+logger = logging.getLogger("seqdyn")
+
 _EVALUATIONS = 20  # of the divergence, in the quasi-Newton steps of one refinement
 _LOOSE = 1e-3  # error of a coupling's marginals at which a warning is due
 # Buffers whose sizes are those of the training data.
 _SIZED = ("snapshot_x", "snapshot_time", "snapshot_weight", "snapshot_growth", "snapshot_condition",
-          "snapshot_particle", "source_potential", "target_potential")  # fmt: skip
+          "snapshot_particle", "source_potential", "target_potential", "volatility_ratio",
+          "volatility_rested")  # fmt: skip
+_WHOLE = ("snapshot_condition", "snapshot_particle", "volatility_rested")
 
 
 class SchrodingerBridge(Model):
@@ -95,6 +102,8 @@ class SchrodingerBridge(Model):
         network_steps: Steps of Adam in each refinement, for a reference with more than 64 parameters.
         learning_rate: Of these.
         weight_decay: Of these.
+        num_simulations: Simulations by which an estimated volatility is corrected for the size of the clouds;
+            0 for none.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -108,6 +117,8 @@ class SchrodingerBridge(Model):
     snapshot_particle: Tensor
     source_potential: Tensor
     target_potential: Tensor
+    volatility_ratio: Tensor
+    volatility_rested: Tensor
     path_seed: Tensor
     calm: Tensor
     last_value: Tensor
@@ -127,6 +138,7 @@ class SchrodingerBridge(Model):
         network_steps: int = 200,
         learning_rate: float = 1e-2,
         weight_decay: float = 0.0,
+        num_simulations: int = 8,
     ) -> None:
         super().__init__()
         volatility = plain_volatility(volatility)
@@ -140,8 +152,8 @@ class SchrodingerBridge(Model):
         if volatility != ESTIMATE:
             self.process.volatility.copy_(volatility_matrix(volatility, size))
         for name in _SIZED:
-            whole = name in ("snapshot_condition", "snapshot_particle")
-            self.register_buffer(name, torch.zeros(0, dtype=torch.int64 if whole else torch.float64))
+            kind = torch.int64 if name in _WHOLE else torch.float64
+            self.register_buffer(name, torch.zeros(0, dtype=kind))
         self.register_buffer("path_seed", torch.tensor(-1))
         self.register_buffer("calm", torch.tensor(0))
         self.register_buffer("last_value", torch.tensor(math.inf, dtype=torch.float64))
@@ -234,10 +246,41 @@ class SchrodingerBridge(Model):
         losses |= {name: chain.value.new_tensor(number) for name, number in self._scalars().items()}
         return self._log("train", {TIME: batch[TIME]}, losses)
 
+    def on_train_end(self) -> None:
+        if self.hparams.volatility == ESTIMATE and self.hparams.num_simulations:
+            with torch.no_grad(), fork_rng(int(self.path_seed)):
+                self._correct_volatility()
+
+    def _correct_volatility(self) -> None:
+        """Take out of the volatility what simulations say it is too large by, and refit the rest."""
+        if not self._descends():
+            logger.warning(
+                "the volatility is not corrected for the size of the clouds, which needs a reference of at "
+                "most "
+                "%d parameters: it is on the large side.", FEW
+            )  # fmt: skip
+            return
+        solver, snapshots, process = self._solver(), self._snapshots(), self.process
+        ratio, rested = bridge_uncertainty.volatility_ratios(
+            process, solver, snapshots, self.hparams.num_simulations, self.hparams.num_steps, progress=True
+        )
+        self.volatility_ratio = self.snapshot_x.new_tensor(ratio)
+        self.volatility_rested = torch.as_tensor(rested, device=self.device).long()
+        process.log_factor.sub_(float(np.log(ratio).mean()))
+        chain = self._resume(make_intervals(snapshots)[0])
+        process.log_factor.requires_grad_(False)
+        chain = descend(process, solver, chain, _EVALUATIONS)
+        process.log_factor.requires_grad_(True)
+        self.source_potential, self.target_potential = chain.coupling.f, chain.coupling.g
+        self.last_value.fill_(float(chain.value.sum()))
+
+    def _descends(self) -> bool:
+        """Whether the divergence itself is minimised, not only regressions."""
+        return len(get_parameters(self.process)) <= FEW or self.hparams.solver == "linear"
+
     def _refine(self, chain: Chain) -> Chain:
         hparams, solver = self.hparams, self._solver()
-        count = len(get_parameters(self.process))
-        if count == 0:
+        if len(get_parameters(self.process)) == 0:
             return chain
         # A regression that found nothing once, near the solution, finds nothing later.
         if float(self.last_gain) > 0:
@@ -245,7 +288,7 @@ class SchrodingerBridge(Model):
             found = regress(self.process, solver, chain, hparams.num_paths, hparams.num_steps, network)
             self.last_gain.fill_(float((chain.value - found.value).sum()))
             chain = found
-        if count <= FEW or hparams.solver == "linear":
+        if self._descends():
             chain = descend(self.process, solver, chain, _EVALUATIONS)
         return chain
 
@@ -262,7 +305,7 @@ class SchrodingerBridge(Model):
 
     def _scalars(self) -> dict[str, float]:
         """Parameters by name, for the record of a fit; of a large reference none."""
-        numbers = self._parameters_by_name()
+        numbers = self.process.named_values()
         return numbers if len(numbers) <= FEW else {}
 
     def _resume(self, intervals: Intervals) -> Chain:
@@ -540,6 +583,102 @@ class SchrodingerBridge(Model):
             self, snapshots, references, metrics, num_samples, seed, max_epochs, progress
         )
 
+    def bootstrap(
+        self,
+        num_replicates: int = 50,
+        *,
+        level: float = 0.9,
+        seed: int | None = None,
+        progress: bool = True,
+    ) -> xr.Dataset:
+        """Uncertainty of the parameters that comes from the number of particles.
+
+        Particles are drawn anew, with replacement, within each training snapshot, and the reference is
+        refitted to them from where it is. Intervals are those of the draws' quantiles. They are on the wide
+        side: a resampled cloud has but two thirds of its particles apart, so that a bridge through it is
+        rougher than through the data. They do not know of a wrong family.
+
+        Args:
+            num_replicates: Replicates.
+            level: Coverage of the intervals.
+            seed: Seed; ``None`` takes one from the ambient stream.
+            progress: Show a progress bar.
+
+        Returns:
+            ``parameter_draw (replicate, parameter)``; ``estimate``, ``lower`` and ``upper (parameter)``.
+
+        Raises:
+            NotFittedError: If the model was neither fitted nor loaded.
+            ValueError: If an argument is out of range, or the reference has more than 64 parameters and the
+                solver is not ``"linear"``: such are refitted by regressions, which are too rough for this.
+
+        Warns:
+            UserWarning: If a parameter spreads over more than half of its value: the snapshots hardly tell
+                it.
+        """
+        self.require_fitted()
+        check_count(num_replicates, "num_replicates", least=2, hint="for instance num_replicates=50")
+        if not isinstance(level, float) or not 0 < level < 1:
+            raise ValueError(f"level must lie between 0 and 1, got {level!r}; 0.9 is usual.")
+        if not self._descends():
+            raise ValueError(
+                f"the reference has {len(get_parameters(self.process))} parameters, more than {FEW}, which "
+                "snapshots do not tell one by one; bootstrap a parametric family, or what you predict: fit "
+                "to resampled snapshots and compare their marginals."
+            )
+        view, seed = self.view(), ambient_seed(seed)
+        process = copy.deepcopy(self.process).double()
+        with fork_rng(seed):
+            found = bridge_uncertainty.bootstrap(
+                process,
+                self._solver(),
+                view.snapshots,
+                view.chain.coupling.g,
+                num_replicates,
+                level,
+                progress,
+            )
+        size, spread = abs(found["estimate"]), found["upper"] - found["lower"]
+        wide = found["parameter"].values[(spread > size / 2).values]
+        if len(wide):
+            warnings.warn(
+                f"{', '.join(wide[:6])} spread over more than half of their values: these snapshots hardly "
+                "tell them; more snapshots, or a family with fewer parameters, would.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return found.assign_attrs(provenance(type(self).__name__, seed) | {"level": level})
+
+    @property
+    def volatility_estimate(self) -> xr.Dataset:
+        """How ``volatility="estimate"`` came to its number.
+
+        ``raw`` minimises the divergence, which is too large for finite clouds; ``ratio (simulation)`` is the
+        estimate from each simulation of the fitted process, at the sizes of the data, relative to the truth
+        there, ``converged (simulation)`` whether its refit came to rest; ``corrected`` is raw over their
+        geometric mean, and is in force.
+
+        Raises:
+            NotFittedError: If the model was neither fitted nor loaded.
+            ValueError: If the volatility was given.
+        """
+        self.require_fitted()
+        if self.hparams.volatility != ESTIMATE:
+            raise ValueError(
+                f"the volatility was given, as {self.hparams.volatility}; nothing was estimated."
+            )
+        ratio = self.volatility_ratio.cpu().numpy()
+        corrected = float(self.process.scale().detach()[0, 0])
+        mean = float(np.exp(np.log(ratio).mean())) if len(ratio) else 1.0
+        return xr.Dataset(
+            {
+                "raw": corrected * mean,
+                "corrected": corrected,
+                "ratio": ("simulation", ratio),
+                "converged": ("simulation", self.volatility_rested.cpu().numpy().astype(bool)),
+            }
+        )
+
     @property
     def divergence(self) -> Tensor:
         """Divergence of the bridge from the fitted reference in nats, up to a constant of neither.
@@ -578,7 +717,7 @@ class SchrodingerBridge(Model):
             NotFittedError: If the model was neither fitted nor loaded.
         """
         self.require_fitted()
-        values = self._parameters_by_name()
+        values = self.process.named_values()
         names = np.array(list(values), dtype=object)
         found = xr.Dataset(
             {
@@ -602,14 +741,18 @@ class SchrodingerBridge(Model):
             NotFittedError: If the model was neither fitted nor loaded.
         """
         self.require_fitted()
+        found = (self.source_potential, self.target_potential)
+        labels = (self.data_info or {}).get("conditions") or []
+        particles = [part.cpu().numpy() for part in self.snapshot_particle.split(self._boundaries())]
+        return self._bridge(self._snapshots(), labels, potentials=found, particles=particles)
+
+    def _snapshots(self) -> Snapshots:
+        """The training snapshots in working coordinates."""
         counts = self._boundaries()
         parts = {name: list(getattr(self, f"snapshot_{name}").split(counts)) for name in (X, WEIGHT, GROWTH)}
         firsts = np.cumsum([0, *counts[:-1]])
-        batch = parts | {TIME: self.snapshot_time[firsts], CONDITION: self.snapshot_condition[firsts]}
-        found = (self.source_potential, self.target_potential)
-        labels = (self.data_info or {}).get("conditions") or []
-        particles = [part.cpu().numpy() for part in self.snapshot_particle.split(counts)]
-        return self._bridge(self._working(batch), labels, potentials=found, particles=particles)
+        ends = {TIME: self.snapshot_time[firsts], CONDITION: self.snapshot_condition[firsts]}
+        return self._working(parts | ends)
 
     def _boundaries(self) -> list[int]:
         """Sizes of the training marginals."""
@@ -661,19 +804,6 @@ class SchrodingerBridge(Model):
 
     def _solver(self) -> PairSolver:
         return Affine() if self.hparams.solver == "linear" else Linearized(self.hparams.num_steps)
-
-    def _parameters_by_name(self) -> dict[str, float]:
-        found: dict[str, float] = {}
-        for name, parameter in self.process.drift.named_parameters():
-            values = parameter.detach().double().cpu()
-            if values.ndim == 0:
-                found[name] = float(values)
-            else:
-                for index in np.ndindex(*values.shape):
-                    found[f"{name}[{','.join(map(str, index))}]"] = float(values[index])
-        if self.hparams.volatility == ESTIMATE:
-            found["volatility"] = float(self.process.scale().detach()[0, 0])
-        return found
 
     def _check_data(self, data: xr.Dataset, min_times: int = 2) -> None:
         check_snapshots(data, min_times=min_times)
