@@ -205,6 +205,7 @@ class SchrodingerBridge(Model):
 
     def on_train_start(self) -> None:
         if self.trainer.ckpt_path is not None:
+            self.trainer.should_stop = self._is_calm()  # interrupted after it had come to rest
             return
         batch = next(iter(self.trainer.train_dataloader))
         self.calm.fill_(0)
@@ -266,7 +267,7 @@ class SchrodingerBridge(Model):
         )
         self.volatility_ratio = self.snapshot_x.new_tensor(ratio)
         self.volatility_rested = torch.as_tensor(rested, device=self.device).long()
-        process.log_factor.sub_(float(np.log(ratio).mean()))
+        process.log_factor.sub_(float(np.median(np.log(ratio))))
         chain = self._resume(make_intervals(snapshots)[0])
         process.log_factor.requires_grad_(False)
         chain = descend(process, solver, chain, _EVALUATIONS)
@@ -300,8 +301,11 @@ class SchrodingerBridge(Model):
         is_calm = is_calm and bool((change < 1e-3).all())
         self.calm.fill_(int(self.calm) + 1 if is_calm else 0)
         self.last_value.fill_(value)
-        if int(self.calm) >= 2:
+        if self._is_calm():
             self.trainer.should_stop = True
+
+    def _is_calm(self) -> bool:
+        return int(self.calm) >= 2
 
     def _scalars(self) -> dict[str, float]:
         """Parameters by name, for the record of a fit; of a large reference none."""
@@ -596,7 +600,8 @@ class SchrodingerBridge(Model):
         Particles are drawn anew, with replacement, within each training snapshot, and the reference is
         refitted to them from where it is. Intervals are those of the draws' quantiles. They are on the wide
         side: a resampled cloud has but two thirds of its particles apart, so that a bridge through it is
-        rougher than through the data. They do not know of a wrong family.
+        rougher than through the data. For the same reason draws of an estimated volatility are too large;
+        they are scaled to have the estimate as their median. Intervals do not know of a wrong family.
 
         Args:
             num_replicates: Replicates.
@@ -656,7 +661,7 @@ class SchrodingerBridge(Model):
         ``raw`` minimises the divergence, which is too large for finite clouds; ``ratio (simulation)`` is the
         estimate from each simulation of the fitted process, at the sizes of the data, relative to the truth
         there, ``converged (simulation)`` whether its refit came to rest; ``corrected`` is raw over their
-        geometric mean, and is in force.
+        median, and is in force.
 
         Raises:
             NotFittedError: If the model was neither fitted nor loaded.
@@ -669,10 +674,10 @@ class SchrodingerBridge(Model):
             )
         ratio = self.volatility_ratio.cpu().numpy()
         corrected = float(self.process.scale().detach()[0, 0])
-        mean = float(np.exp(np.log(ratio).mean())) if len(ratio) else 1.0
+        bias = float(np.exp(np.median(np.log(ratio)))) if len(ratio) else 1.0
         return xr.Dataset(
             {
-                "raw": corrected * mean,
+                "raw": corrected * bias,
                 "corrected": corrected,
                 "ratio": ("simulation", ratio),
                 "converged": ("simulation", self.volatility_rested.cpu().numpy().astype(bool)),
