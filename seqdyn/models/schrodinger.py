@@ -48,13 +48,18 @@ from seqdyn.dynamics import FlowDynamics
 from seqdyn.errors import NonFiniteError
 from seqdyn.models import bridge_scores, bridge_uncertainty
 from seqdyn.models.base import Model
-from seqdyn.models.bridge_settings import ESTIMATE, check_settings, first_volatility, plain_volatility
+from seqdyn.models.bridge_settings import (
+    ESTIMATE,
+    check_settings,
+    first_volatility,
+    plain_volatility,
+    reference_of,
+)
 from seqdyn.models.bridge_view import BridgeView, Facts
 from seqdyn.nn.working import WorkingSpace
 from seqdyn.ot.coupling import Coupling
 from seqdyn.rng import ambient_seed, fork_rng
 from seqdyn.sde.chain import Chain, objective
-from seqdyn.sde.drifts import Linear
 from seqdyn.sde.intervals import Intervals, Snapshots, make_intervals
 from seqdyn.sde.noise import volatility_matrix
 from seqdyn.sde.process import Process
@@ -88,9 +93,10 @@ class SchrodingerBridge(Model):
         volatility: Noise of the reference per square root of time, in the units of the working coordinates:
             one number, one per coordinate, or a matrix (coordinate, coordinate). ``"estimate"`` learns one
             number.
-        reference: Family of drifts, an ``nn.Module`` with ``forward(x, t)``, see :mod:`seqdyn.sde.drifts`;
-            a copy of it is fitted, starting from its parameters. :class:`seqdyn.sde.drifts.Linear` by
-            default.
+        reference: Family of drifts, an ``nn.Module`` with ``forward(x, t)``, see :mod:`seqdyn.sde.drifts`; a
+            copy of it is fitted, starting from its parameters; those with ``requires_grad=False`` stay as
+            they are. The name of a class there, such as ``"LotkaVolterra"``, stands for one with its default
+            arguments, and need not be handed in again at :meth:`load`. ``"Linear"`` by default.
         solver: ``"static"`` couples snapshots by the reference's transition density in the linear noise
             approximation and fills in guided paths; ``"linear"`` is exact, for references that are linear.
         coordinates: ``"raw"``, or ``"log"`` for noise proportional to the state, σ x dW; σ is then relative.
@@ -128,7 +134,7 @@ class SchrodingerBridge(Model):
         self,
         num_features: int,
         volatility: Any,
-        reference: nn.Module | None = None,
+        reference: nn.Module | str | None = None,
         solver: str = "static",
         coordinates: str = "raw",
         num_components: int | None = None,
@@ -142,11 +148,11 @@ class SchrodingerBridge(Model):
     ) -> None:
         super().__init__()
         volatility = plain_volatility(volatility)
-        self.save_hyperparameters(ignore=["reference"])
+        self.save_hyperparameters(ignore=["reference"] if isinstance(reference, nn.Module) else [])
         self.automatic_optimization = False
         self.space = WorkingSpace(num_features, coordinates == "log", num_components)
         size = self.space.size
-        drift = Linear(size) if reference is None else copy.deepcopy(reference).double()
+        drift = reference_of(reference, size)
         check_settings(self.hparams, drift, size)
         self.process = Process(drift, size, self.space.log, volatility == ESTIMATE)
         if volatility != ESTIMATE:
