@@ -721,7 +721,8 @@ class SchrodingerBridge(Model):
     def reference_parameters(self) -> xr.Dataset:
         """Fitted parameters of the reference.
 
-        ``value (parameter)``, and over the fit ``trace (epoch, parameter)`` with the ``divergence (epoch)``;
+        ``value (parameter)``, and over the fit ``trace (refinement, parameter)`` with the ``divergence
+        (refinement)``, of which number 0 is the start;
         ``volatility (component, noise)`` is the matrix σ in force.
 
         Raises:
@@ -738,12 +739,15 @@ class SchrodingerBridge(Model):
             {"parameter": names},
             {"model": type(self).__name__, "reference": type(self.process.drift).__name__},
         )
-        if self.history is not None:
-            found["divergence"] = self.history["train_loss"]
-            if self._scalars():
-                traces = [self.history[f"train_{name}"].values for name in names]
-                found["trace"] = (("epoch", "parameter"), np.stack(traces, axis=1))
-        return found
+        if self.history is None or "train_divergence_before" not in self.history:
+            return found
+        first, after = self.history["train_divergence_before"].values[:1], self.history["train_loss"].values
+        found["divergence"] = ("refinement", np.concatenate([first, after]), {"units": "nats"})
+        if self._scalars():
+            traces = np.stack([self.history[f"train_{name}"].values for name in names], axis=1)
+            unknown = np.full((1, len(names)), np.nan)
+            found["trace"] = (("refinement", "parameter"), np.concatenate([unknown, traces]))
+        return found.assign_coords(refinement=np.arange(len(after) + 1))
 
     def view(self) -> BridgeView:
         """The bridge through the training snapshots, from the potentials that the fit found.
