@@ -23,7 +23,7 @@ import logging
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -66,6 +66,7 @@ from seqdyn.sde.process import Process
 from seqdyn.sde.refit import descend, regress
 from seqdyn.sde.regression import FEW, NetworkFit, get_parameters
 from seqdyn.sde.solvers import Affine, Linearized, PairSolver
+from seqdyn.train.callbacks import AverageWeights
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -86,7 +87,12 @@ _WHOLE = ("snapshot_condition", "snapshot_particle", "volatility_rested")
 class SchrodingerBridge(Model):
     """Multi-marginal Schrödinger bridge with a reference that is refined from a family.
 
-    It alternates instead of descending a loss: one epoch is one refinement, with manual optimisation.
+    It alternates instead of descending a loss: one epoch of ``fit`` is one refinement, with manual
+    optimisation. It learns from snapshots ``x (particle, feature)`` with the coordinate ``time (particle)``;
+    optionally ``weight (particle)``, ``growth (particle)`` (a prior on the rate at which a particle
+    multiplies, per unit of time) and the coordinate ``condition (particle)``, whose conditions share the
+    reference. The fit ends early where, twice in a row, the divergence changes by less than ``tolerance`` and
+    no parameter by more than a thousandth. Everything is computed in float64.
 
     Args:
         num_features: Features F of the data.
@@ -114,6 +120,8 @@ class SchrodingerBridge(Model):
     Raises:
         ValueError: If an argument is out of range.
     """
+
+    default_epochs = 30
 
     snapshot_x: Tensor
     snapshot_time: Tensor
@@ -168,29 +176,6 @@ class SchrodingerBridge(Model):
 
     # Training -------------------------------------------------------------------------------------------
 
-    def fit(self, data: Any = None, *, max_epochs: int = 30, **options: Any) -> Self:
-        """Refine the reference; see :meth:`seqdyn.models.base.Model.fit` for the other arguments.
-
-        Args:
-            data: Snapshots ``x (particle, feature)`` with the coordinate ``time (particle)``; optionally
-                ``weight (particle)``, ``growth (particle)`` (a prior on the rate at which a particle
-                multiplies, per unit of time) and the coordinate ``condition (particle)``, whose conditions
-                share the reference.
-            max_epochs: Most refinements. It ends earlier where, twice in a row, the divergence changes by
-            less
-                than ``tolerance`` and no parameter by more than a thousandth.
-            **options: ``seed``, ``run_dir``, ``resume``, ... .
-
-        Raises:
-            ValueError: If an argument is out of range, or the data do not fit the model.
-            NonFiniteError: If the divergence leaves the finite numbers.
-        """
-        if options.get("ema_decay") is not None:
-            raise ValueError("a bridge has no weights to average over steps; leave ema_decay out.")
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*configure_optimizers.* returned `None`")
-            return super().fit(data, max_epochs=max_epochs, **options)
-
     def datamodule(self, data: xr.Dataset, val: xr.Dataset | None = None) -> pl.LightningDataModule:
         for part in (data, val):
             if part is not None:
@@ -208,6 +193,11 @@ class SchrodingerBridge(Model):
         intervals, _ = make_intervals(self._working(batch))
         value, _ = objective(self.process.reference(self._solver(), frozen=False), intervals, None)
         return {"loss": value}
+
+    def on_fit_start(self) -> None:
+        if any(isinstance(callback, AverageWeights) for callback in self.trainer.callbacks):
+            raise ValueError("a bridge takes no steps to average weights over; leave ema_decay out.")
+        self.double()
 
     def on_train_start(self) -> None:
         if self.trainer.ckpt_path is not None:
