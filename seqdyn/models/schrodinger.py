@@ -547,7 +547,7 @@ class SchrodingerBridge(Model):
     def compare_references(
         self,
         snapshots: xr.Dataset,
-        references: Mapping[str, nn.Module],
+        references: Mapping[str, nn.Module | str],
         *,
         metrics: Sequence[str] = ("w2", "energy"),
         num_samples: int = 1000,
@@ -562,7 +562,7 @@ class SchrodingerBridge(Model):
 
         Args:
             snapshots: Snapshots at three or more times.
-            references: Families by name, each an ``nn.Module`` as in the constructor.
+            references: Families by name, each as ``reference`` of the constructor.
             metrics: See :meth:`score`.
             num_samples: See :meth:`score`.
             seed: Seed of fits and draws.
