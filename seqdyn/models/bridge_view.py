@@ -16,7 +16,7 @@ from seqdyn.data.schema import CONDITION, FEATURE, PARTICLE, TIME, X
 from seqdyn.errors import NonFiniteError
 from seqdyn.nn.working import WorkingSpace
 from seqdyn.rng import ambient_seed, fork_rng
-from seqdyn.sde.chain import Chain
+from seqdyn.sde.chain import Chain, Reference
 from seqdyn.sde.integrate import simulate
 from seqdyn.sde.intervals import Snapshots
 from seqdyn.sde.sampling import systematic
@@ -122,6 +122,41 @@ class BridgeView:
         intervals = self.chain.intervals
         start, duration = float(intervals.start[interval]), float(intervals.duration[interval])
         return torch.as_tensor((values - start) / duration).to(intervals.start).clamp(0, 1)
+
+    # Comparisons ----------------------------------------------------------------------------------------
+
+    def under(self, reference: Reference) -> BridgeView:
+        """The same snapshots joined by the bridge of another reference."""
+        chain = Chain(reference, self.chain.intervals)
+        return BridgeView(
+            chain,
+            self.snapshots,
+            self._sources.tolist(),
+            self.labels,
+            self._space,
+            self._scale,
+            self._particles,
+            self._facts,
+            self._num_steps,
+        )
+
+    def neighbours(self, time: float, code: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Particles and weights of the snapshots on either side of a time; of the nearest beyond the ends."""
+        numbers = np.flatnonzero(self._conditions == code)
+        after = int(np.searchsorted(self._times[numbers], time))
+        sides = [i for i in (after - 1, after) if 0 <= i < len(numbers)]
+        return [
+            (self._compared(self.snapshots.x[numbers[i]]), self.snapshots.weight[numbers[i]].cpu().numpy())
+            for i in sides
+        ]
+
+    def compared(self, x: Tensor) -> np.ndarray:
+        """States as clouds are compared: on principal components where the model works on them."""
+        like = self.chain.intervals.source
+        return self._compared(self._space(x.to(like)))
+
+    def _compared(self, z: Tensor) -> np.ndarray:
+        return (z if self._space.projects else self._space.back(z)).cpu().numpy()
 
     # Draws ----------------------------------------------------------------------------------------------
 

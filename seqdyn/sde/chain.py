@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from seqdyn.errors import NonFiniteError
 from seqdyn.ot.coupling import Coupling, couple, entropic_plan
 from seqdyn.sde.intervals import Intervals
+from seqdyn.sde.regression import BridgePaths
 from seqdyn.sde.sampling import pick, systematic
 from seqdyn.sde.solvers import PairSolver
 from seqdyn.sde.transition import Transition, transition_cost, whitener
@@ -120,6 +121,33 @@ class Chain:
             states.append(self.fill(index, *ends, wanted) if len(wanted) else ends[0][:0])
             here = there
         return states
+
+    @torch.no_grad()
+    def paths(self, num_paths: int, num_steps: int) -> BridgePaths:
+        """Draw paths in every interval, from the ambient random stream, as data for a regression.
+
+        The velocity is the drift of the path given its end: it has the mean of the increments, without their
+        noise.
+        """
+        reference, intervals = self.reference, self.intervals
+        pairs = [self.pairs(index, num_paths) for index in range(len(intervals.start))]
+        a, b = (torch.stack(ends) for ends in zip(*pairs, strict=True))
+        grid = torch.linspace(0, 1, num_steps + 1, dtype=a.dtype, device=a.device)
+        found = reference.solver.pinned(
+            reference.drift, reference.noise, a, b, intervals.start, intervals.duration, grid
+        )
+        step = (intervals.duration / num_steps)[:, None, None].expand_as(a[..., :1])
+        times = intervals.start[:, None, None] + step * torch.arange(
+            num_steps, dtype=a.dtype, device=a.device
+        ).view(-1, 1, 1, 1)
+        states = found.states[:-1]
+        velocities = reference.drift(states, times) + found.pull / step
+        return BridgePaths(
+            states.flatten(0, 2),
+            times.flatten(0, 2),
+            velocities.flatten(0, 2),
+            step.expand_as(times).flatten(),
+        )
 
     def drift(self, index: int, x: Tensor, time: float) -> Tensor:
         r"""Drift of the bridge at states (N, C) and a time within an interval, before its end.

@@ -7,64 +7,28 @@ on L itself, with the bridge solved anew at each: fast near the solution.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from scipy.optimize import minimize
-from torch import Tensor
 
 from seqdyn.errors import NonFiniteError
 from seqdyn.sde.chain import Chain, is_solved, objective
 from seqdyn.sde.process import Process
-from seqdyn.sde.regression import NetworkFit, bounds_of, fit_drift, get_parameters, set_parameters
+from seqdyn.sde.regression import (
+    BridgePaths,
+    NetworkFit,
+    bounds_of,
+    fit_drift,
+    free_parameters,
+    get_parameters,
+    set_parameters,
+)
 from seqdyn.sde.solvers import PairSolver
 
-__all__ = ["BridgePaths", "bridge_paths", "descend", "regress"]
+__all__ = ["BridgePaths", "descend", "regress"]
 
 _HALVINGS = 4
 _SMALLEST_SCALE = 0.1  # of a parameter, for the quasi-Newton steps
-
-
-class BridgePaths(NamedTuple):
-    """Paths of a bridge as data for a regression.
-
-    Attributes:
-        states: (P, C).
-        times: (P, 1).
-        velocities: Drift of the pinned paths there, (P, C).
-        weights: Length of the time step, (P,).
-    """
-
-    states: Tensor
-    times: Tensor
-    velocities: Tensor
-    weights: Tensor
-
-
-@torch.no_grad()
-def bridge_paths(chain: Chain, num_paths: int, num_steps: int) -> BridgePaths:
-    """Draw paths in every interval of a chain, from the ambient random stream.
-
-    The velocity is the drift of the path given its end: it has the mean of the increments, without their
-    noise.
-    """
-    reference, intervals = chain.reference, chain.intervals
-    pairs = [chain.pairs(index, num_paths) for index in range(len(intervals.start))]
-    a, b = (torch.stack(ends) for ends in zip(*pairs, strict=True))
-    grid = torch.linspace(0, 1, num_steps + 1, dtype=a.dtype, device=a.device)
-    found = reference.solver.pinned(
-        reference.drift, reference.noise, a, b, intervals.start, intervals.duration, grid
-    )
-    step = (intervals.duration / num_steps)[:, None, None].expand_as(a[..., :1])
-    times = intervals.start[:, None, None] + step * torch.arange(
-        num_steps, dtype=a.dtype, device=a.device
-    ).view(-1, 1, 1, 1)
-    states = found.states[:-1]
-    velocities = reference.drift(states, times) + found.pull / step
-    return BridgePaths(
-        states.flatten(0, 2), times.flatten(0, 2), velocities.flatten(0, 2), step.expand_as(times).flatten()
-    )
 
 
 def regress(
@@ -78,9 +42,7 @@ def regress(
         The chain of the new reference; the given one if nothing was found.
     """
     before = get_parameters(process)
-    fit_drift(
-        chain.reference.drift, *bridge_paths(chain, num_paths, num_steps), chain.reference.noise, network
-    )
+    fit_drift(chain.reference.drift, *chain.paths(num_paths, num_steps), chain.reference.noise, network)
     change = get_parameters(process) - before
     for halving in range(_HALVINGS + 1):
         set_parameters(process, before + change / 2**halving)
@@ -136,7 +98,7 @@ class _Descent:
 
     def __call__(self, point: np.ndarray) -> tuple[float, np.ndarray]:
         set_parameters(self._process, point * self.scale)
-        parameters = list(self._process.parameters())
+        parameters = [p for _, p in free_parameters(self._process)]
         try:
             with torch.enable_grad():
                 value, coupling = objective(
