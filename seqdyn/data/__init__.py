@@ -36,6 +36,7 @@ __getattr__, __dir__, __all__ = attach(
         "snapshots": "snapshots",
         "stack_snapshots": "convert",
         "summary": "schema",
+        "to_anndata": "cells",
         "to_netcdf": "convert",
         "to_pandas": "convert",
         "windows": "windows",

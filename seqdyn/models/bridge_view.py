@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -243,7 +243,7 @@ class BridgeView:
             out[rows] = self._drift_at(z[rows], time, code)
         velocity = self._space.back_drift(z, out, self.chain.reference.noise)
         units = [self._facts.units or "1", self._facts.time_units or "unit of time"]
-        result = xr.Dataset(
+        return xr.Dataset(
             {
                 "drift": (
                     (PARTICLE, FEATURE),
@@ -251,15 +251,17 @@ class BridgeView:
                     {"units": " / ".join(units)},
                 )
             },
-            {
-                TIME: (PARTICLE, times, self._time_units()),
-                FEATURE: np.array(self._facts.features, dtype=object),
-            },
+            self.particle_coords(times, codes)
+            | {FEATURE: np.array(self._facts.features, dtype=object)},
             {"model": self._facts.model},
         )
+
+    def particle_coords(self, times: np.ndarray, codes: Sequence[int] | np.ndarray) -> dict[str, Any]:
+        """Coordinates of particles with these times and numbers of conditions."""
+        coords: dict[str, Any] = {TIME: (PARTICLE, times, self._time_units())}
         if self.labels:
-            result = result.assign_coords({CONDITION: (PARTICLE, [self.labels[code] for code in codes])})
-        return result
+            coords[CONDITION] = (PARTICLE, [self.labels[code] for code in codes])
+        return coords
 
     def _states(self, x: Any, times: Any, condition: Any) -> tuple[Tensor, np.ndarray, np.ndarray]:
         if isinstance(x, xr.Dataset):
@@ -326,7 +328,7 @@ class BridgeView:
         source = int(self._sources[number])
         sizes = [len(self.snapshots.x[source]), len(self.snapshots.x[source + 1])]
         plan = self.chain.plan(number)[: sizes[0], : sizes[1]].cpu().numpy()
-        names = self._names(source), self._names(source + 1)
+        names = self.names_of(source), self.names_of(source + 1)
         return xr.DataArray(
             plan,
             {"source": names[0], "target": names[1]},
@@ -335,14 +337,43 @@ class BridgeView:
             {"start": float(self._times[source]), "end": float(self._times[source + 1])},
         )
 
-    def plans(self, code: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Number of the marginal and coupling of each interval of a condition."""
+    def steps(self, code: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """For each interval of a condition the number of its first marginal, coupling and next particles.
+
+        The last is the law of the next particle given each, whose rows have the sum 1; unlike the coupling it
+        is there for particles without weight too.
+        """
         for number in self.intervals_of(code):
             source = int(self._sources[number])
-            plan = self.chain.plan(number).cpu().numpy()
-            yield source, plan[: len(self.snapshots.x[source]), : len(self.snapshots.x[source + 1])]
+            size = np.s_[: len(self.snapshots.x[source]), : len(self.snapshots.x[source + 1])]
+            parts = self.chain.plan(number), self.chain.onward(number)
+            yield source, *(part.cpu().numpy()[size] for part in parts)
 
-    def _names(self, marginal: int) -> np.ndarray:
+    def dataset(self, values: dict[str, Any], coords: dict[str, Any]) -> xr.Dataset:
+        """Arrays as a Dataset in the precision of the model, which it names."""
+        kind = str(self._facts.dtype).removeprefix("torch.")
+        parts = {name: (dims, array.astype(kind), *attrs) for name, (dims, array, *attrs) in values.items()}
+        return xr.Dataset(parts, coords, {"model": self._facts.model})
+
+    def working(self, x: np.ndarray) -> np.ndarray:
+        """Working coordinates (N, C) of states (N, F), in the precision of the model."""
+        return self._cast(self._space(torch.as_tensor(x).to(self.chain.intervals.source)))
+
+    def component_drift(self, drift: np.ndarray) -> np.ndarray | None:
+        """Drift (N, C) of principal components from that (N, F) of states; ``None`` where there are none."""
+        if not self._space.projects:
+            return None
+        return self._cast(torch.as_tensor(drift).to(self._space.loadings) @ self._space.loadings)
+
+    def _cast(self, values: Tensor) -> np.ndarray:
+        return values.to(self._facts.dtype).cpu().numpy()
+
+    def marginals_of(self, code: int) -> list[int]:
+        """Numbers of the marginals of a condition, in order of time."""
+        return np.flatnonzero(self._conditions == code).tolist()
+
+    def names_of(self, marginal: int) -> np.ndarray:
+        """Numbers of the particles of a marginal in the training data."""
         if self._particles is None:
             return np.arange(len(self.snapshots.x[marginal]))
         return self._particles[marginal]

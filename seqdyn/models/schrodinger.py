@@ -29,6 +29,7 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
+from seqdyn.data.clouds import read_snapshots
 from seqdyn.data.marginals import condition_labels
 from seqdyn.data.schema import (
     CONDITION,
@@ -44,6 +45,8 @@ from seqdyn.data.snapshots import MarginalLoader, SnapshotDataModule
 from seqdyn.dynamics import FlowDynamics
 from seqdyn.errors import NonFiniteError
 from seqdyn.models.base import Model
+from seqdyn.models.bridge_annotate import Particles, annotate
+from seqdyn.models.bridge_cells import ancestors, fates
 from seqdyn.models.bridge_settings import ESTIMATE, check_settings, first_volatility, plain_volatility
 from seqdyn.models.bridge_view import BridgeView, Facts
 from seqdyn.nn.working import WorkingSpace
@@ -434,6 +437,93 @@ class SchrodingerBridge(Model):
             ValueError: If there is no such interval or condition.
         """
         return self._fitted().coupling(interval, condition)
+
+    @torch.no_grad()
+    def fates(self, labels: Any, *, condition: Any = None) -> xr.Dataset:
+        """What each training particle becomes: the probability of each label of the last snapshot.
+
+        The laws of the next particle given one, composed from snapshot to snapshot. With a growth prior one
+        descendant is followed, at each division either daughter, so that a kind of particle is no likelier a
+        fate for multiplying.
+
+        Args:
+            labels: One label per particle of the last snapshot, or of all particles, from which those of the
+                last snapshot are taken: their number tells which. In the order of the training data; an
+                array, a Series, a DataArray, or a Dataset with ``label (particle)``. The last snapshots of
+                all conditions count as one.
+            condition: Label of one condition; all by default.
+
+        Returns:
+            ``fate (particle, label)``, rows with the sum 1; at the last snapshot each particle's own label.
+            ``particle`` is the number in the training data, with its ``time`` and, of several conditions, its
+            ``condition``. Labels have the order of a categorical column, else they are sorted.
+
+        Raises:
+            NotFittedError: If the model was neither fitted nor loaded.
+            ValueError: If there is no such condition, or labels are missing or too few or many.
+        """
+        return fates(self._fitted(), labels, condition)
+
+    @torch.no_grad()
+    def ancestors(self, labels: Any, *, condition: Any = None) -> xr.Dataset:
+        """Where the particles of each label of the last snapshot come from.
+
+        Args:
+            labels: As for :meth:`fates`.
+            condition: Label of one condition; all by default.
+
+        Returns:
+            ``ancestry (label, particle)``: in each snapshot (of each condition) the law of the ancestor of a
+            particle with that label, drawn by its weight; sum 1. NaN in a condition whose last snapshot has
+            none of the label. Coordinates as for :meth:`fates`.
+
+        Raises:
+            NotFittedError: If the model was neither fitted nor loaded.
+            ValueError: If there is no such condition, or labels are missing or too few or many.
+        """
+        return ancestors(self._fitted(), labels, condition)
+
+    @torch.no_grad()
+    def annotate(
+        self,
+        adata: Any,
+        *,
+        labels: str | None = None,
+        time: str | None = None,
+        representation: str | None = None,
+        condition: str | None = None,
+        key: str = "bridge",
+    ) -> Any:
+        """Write what the bridge says of each cell into the AnnData that the model was fitted on.
+
+        Its cells may stand in another order than those of the training data: each is told by its condition,
+        time and values.
+
+        Args:
+            adata: AnnData with the training cells, no more and no fewer; changed in place.
+            labels: Column of ``obs`` with the label of each cell, such as its type, for fates.
+            time: Column of ``obs`` that holds the time, as for :func:`seqdyn.data.read_snapshots`.
+            representation: Key of ``obsm`` that the model was fitted on; None takes ``X``.
+            condition: Column of ``obs`` that holds the condition.
+            key: Name under which all is written.
+
+        Returns:
+            ``adata``, with ``obsm["bridge_drift"]``, the drift of the bridge at each cell in units of the
+            data (cells × genes for a model of genes); ``obsm["X_bridge"]``, the coordinates that the model
+            works on, and of principal components also their drift, ``obsm["bridge_drift_components"]``; with
+            labels ``obsm["bridge_fate"]``, see :meth:`fates`, and their names in
+            ``uns["bridge"]["fate_labels"]``.
+
+        Raises:
+            NotFittedError: If the model was neither fitted nor loaded.
+            ValueError: If the cells are not those of the training, or a column is missing.
+        """
+        view = self._fitted()
+        data = read_snapshots(adata, time=time, representation=representation, condition=condition)
+        self._check_data(data)
+        columns = (self.snapshot_x, self.snapshot_time, self.snapshot_condition, self.snapshot_particle)
+        trained = Particles(*(column.cpu().numpy() for column in columns))
+        return annotate(view, trained, adata, data, labels, key)
 
     def dynamics(self) -> FlowDynamics:
         """The fitted reference in working coordinates, for :mod:`seqdyn.analysis`: a copy, frozen.

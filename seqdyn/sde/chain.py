@@ -74,6 +74,14 @@ class Chain:
         """Coupling of one interval, (N, M) with padding."""
         return _plan(self.cost, self.intervals, self.coupling, index)
 
+    def onward(self, index: int) -> Tensor:
+        """Law of the target given each source of an interval, (N, M), rows with the sum 1.
+
+        Unlike the coupling it is there for sources without weight too, the padding included.
+        """
+        potential = self.coupling.g[index] + self.intervals.target_weight[index].log()
+        return (potential - self.cost[index]).softmax(dim=-1)
+
     def pairs(self, index: int, num_samples: int) -> tuple[Tensor, Tensor]:
         """Particles at both ends of an interval, (S, C) each, drawn from the coupling."""
         plan = self.plan(index)
