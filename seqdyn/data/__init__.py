@@ -34,6 +34,8 @@ __getattr__, __dir__, __all__ = attach(
         "schema": "schema",
         "sequences": "sequences",
         "snapshots": "snapshots",
+        "split_alternate": "snapshot_splits",
+        "split_snapshots": "snapshot_splits",
         "stack_snapshots": "convert",
         "summary": "schema",
         "to_anndata": "cells",

@@ -83,7 +83,8 @@ def to_anndata(paths: xr.Dataset) -> Any:
         raise missing_extra("anndata", "anndata", "writing AnnData") from error
     values = paths[X].transpose(PARTICLE, TIME if TIME in dims else ..., FEATURE).values
     obs = _observations(paths, values.shape[:-1])
-    features = paths[FEATURE].values if FEATURE in paths.coords else [f"x_{i}" for i in range(values.shape[-1])]
+    named = FEATURE in paths.coords
+    features = paths[FEATURE].values if named else [f"x_{i}" for i in range(values.shape[-1])]
     var = pd.DataFrame(index=pd.Index([str(name) for name in features], dtype=object))
     found = anndata.AnnData(values.reshape(len(obs), -1).copy(), obs=obs, var=var)
     units = {"units": paths[X].attrs.get("units"), "time_units": paths[TIME].attrs.get("units")}

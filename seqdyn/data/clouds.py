@@ -82,8 +82,8 @@ def read_snapshots(
             f"time={_shown(time)} is no name: time= names the column of each particle's time; pass the times "
             f"of snapshots, one number each, as times={_shown(time)}."
         )
-    roles = {CONDITION: condition, WEIGHT: weight, GROWTH: growth}
-    roles = {role: column for role, column in roles.items() if column is not None}
+    named = ((CONDITION, condition), (WEIGHT, weight), (GROWTH, growth))
+    roles = {role: column for role, column in named if column is not None}
     if isinstance(source, str | os.PathLike):
         path = existing(source)
         name, source = path.name, _open(path, representation, options)

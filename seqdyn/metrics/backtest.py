@@ -18,6 +18,7 @@ from seqdyn.data.schema import (
     TARGET,
     TIME,
     WINDOW,
+    X,
     check_sequences,
     local_time,
     observed_mask,
@@ -31,6 +32,15 @@ _UNSCORED = {name: 0 for name in SUMS}  # of a series in a window in which it is
 
 
 @runtime_checkable
+class LeaveOneOut(Protocol):
+    """Anything that can be fitted to snapshots without one of them, and scored on that one."""
+
+    def leave_one_out(self, snapshots: xr.Dataset, **options: Any) -> xr.Dataset:
+        """Return ``score (method, time, metric)``."""
+        ...
+
+
+@runtime_checkable
 class Forecaster(Protocol):
     """Anything that forecasts: a model of this package, a baseline, or an object of the caller."""
 
@@ -40,10 +50,10 @@ class Forecaster(Protocol):
 
 
 def evaluate(
-    model: Forecaster,
+    model: Forecaster | LeaveOneOut,
     data: xr.Dataset,
     *,
-    num_windows: int,
+    num_windows: int | None = None,
     num_samples: int = 100,
     seed: int | None = None,
     prediction_length: int | None = None,
@@ -51,7 +61,12 @@ def evaluate(
     progress: bool = True,
     **forecast_options: Any,
 ) -> xr.Dataset:
-    """Score rolling forecasts of the last ``num_windows · prediction_length`` steps of ``data``.
+    """Score rolling forecasts of sequences, or snapshots left out one by one.
+
+    Of snapshots ``x (particle, feature)`` each but the first and the last is predicted by a fit to the
+    others: ``score (method, time, metric)``, see :meth:`seqdyn.models.SchrodingerBridge.leave_one_out`, which
+    takes ``forecast_options``. The rest is about sequences, of which the last ``num_windows ·
+    prediction_length`` steps are scored.
 
     Each window starts ``prediction_length`` steps after the one before, the last ends with the data, and each
     is forecast from everything before it. The model is never fitted here. Series are scored where they are
@@ -96,7 +111,14 @@ def evaluate(
         UserWarning: If the model was trained on data from the first window or later, or a series is observed
             in no window.
     """
-    plan = _plan(model, data, num_windows, prediction_length, progress, forecast_options)
+    if isinstance(data, xr.Dataset) and X in data and TARGET not in data:
+        return _leave_one_out(
+            model, data, num_windows, forecast_options | {"seed": seed, "progress": progress}
+        )
+    if num_windows is None:
+        raise ValueError("sequences are scored over rolling windows; pass num_windows=1 for the last one.")
+    forecaster: Any = model
+    plan = _plan(forecaster, data, num_windows, prediction_length, progress, forecast_options)
     _warn_if_trained_on(model, data, plan.first)
     from seqdyn.rng import ambient_seed  # loads torch
 
@@ -112,7 +134,7 @@ def evaluate(
         scored = {SERIES: observed[:, steps].any(axis=(1, 2))}
         if not scored[SERIES].any():
             scored = {}
-        forecast = _forecast(model, data.isel(scored), steps, plan, num_samples, window_seed)
+        forecast = _forecast(forecaster, data.isel(scored), steps, plan, num_samples, window_seed)
         known = truth.isel({TIME: steps, **scored})
         window = score_window(forecast, known, seed=window_seed, keep=keep_forecasts)
         windows.append(window.reindex({SERIES: data[SERIES].values}, fill_value=_UNSCORED))
@@ -121,6 +143,17 @@ def evaluate(
     scores.attrs = {**facts, "prediction_length": plan.length, "seed": seed}
     scores.attrs |= _pooled(scores)
     return _with_units(scores, data[TARGET].attrs.get("units"))
+
+
+def _leave_one_out(model: Any, data: xr.Dataset, num_windows: Any, options: dict[str, Any]) -> xr.Dataset:
+    if not isinstance(model, LeaveOneOut):
+        raise TypeError(
+            f"{type(model).__name__} has no method 'leave_one_out', so it cannot be evaluated on snapshots; "
+            "SchrodingerBridge has."
+        )
+    if num_windows is not None:
+        raise ValueError("snapshots have no windows: each is left out once; leave num_windows out.")
+    return model.leave_one_out(data, **options)
 
 
 class _Plan(NamedTuple):

@@ -206,8 +206,15 @@ class Model(pl.LightningModule, abc.ABC):
 
     def reinitialize(self) -> None:
         """Draw all parameters anew, as the constructor does; modules handed in by the user keep theirs."""
-        fresh = type(self)(**self.hparams, **copy.deepcopy(dict(self._handed_in)))
-        self.load_state_dict(fresh.state_dict())
+        self.load_state_dict(self.fresh().state_dict())
+
+    def fresh(self, **changes: Any) -> Self:
+        """A model of the same settings that was never fitted.
+
+        Args:
+            **changes: Arguments of the constructor that are to differ.
+        """
+        return type(self)(**{**self.hparams, **copy.deepcopy(dict(self._handed_in)), **changes})
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model as a folder, atomically: ``model.safetensors`` and ``model.json``, no pickle.

@@ -116,8 +116,8 @@ def _categories(labels: Any, numbers: np.ndarray, total: int) -> pd.Categorical:
     if isinstance(labels, xr.Dataset):
         if LABEL not in labels.variables:
             raise ValueError(
-                f"a Dataset of labels needs the variable 'label', found {sorted(map(str, labels.variables))}; "
-                "pass the variable itself: labels=data['NAME']."
+                f"a Dataset of labels needs the variable 'label', found {sorted(map(str, labels.variables))};"
+                " pass the variable itself: labels=data['NAME']."
             )
         labels = labels[LABEL]
     if isinstance(labels, str) or np.ndim(labels) != 1:

@@ -42,6 +42,7 @@ def check_settings(hparams: Any, drift: nn.Module, size: int) -> None:
     for name in ("tolerance", "learning_rate"):
         check_amount(hparams[name], name, zero=False)
     check_amount(hparams.weight_decay, "weight_decay")
+    check_count(hparams.num_simulations, "num_simulations", least=0)
     for name, known in (("solver", SOLVERS), ("coordinates", COORDINATES)):
         if hparams[name] not in known:
             raise ValueError(f"{name} must be one of {known}, got {hparams[name]!r}.")

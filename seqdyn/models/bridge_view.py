@@ -16,7 +16,7 @@ from seqdyn.data.schema import CONDITION, FEATURE, PARTICLE, TIME, X
 from seqdyn.errors import NonFiniteError
 from seqdyn.nn.working import WorkingSpace
 from seqdyn.rng import ambient_seed, fork_rng
-from seqdyn.sde.chain import Chain
+from seqdyn.sde.chain import Chain, Reference
 from seqdyn.sde.integrate import simulate
 from seqdyn.sde.intervals import Snapshots
 from seqdyn.sde.sampling import systematic
@@ -122,6 +122,41 @@ class BridgeView:
         intervals = self.chain.intervals
         start, duration = float(intervals.start[interval]), float(intervals.duration[interval])
         return torch.as_tensor((values - start) / duration).to(intervals.start).clamp(0, 1)
+
+    # Comparisons ----------------------------------------------------------------------------------------
+
+    def under(self, reference: Reference) -> BridgeView:
+        """The same snapshots joined by the bridge of another reference."""
+        chain = Chain(reference, self.chain.intervals)
+        return BridgeView(
+            chain,
+            self.snapshots,
+            self._sources.tolist(),
+            self.labels,
+            self._space,
+            self._scale,
+            self._particles,
+            self._facts,
+            self._num_steps,
+        )
+
+    def neighbours(self, time: float, code: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Particles and weights of the snapshots on either side of a time; of the nearest beyond the ends."""
+        numbers = np.flatnonzero(self._conditions == code)
+        after = int(np.searchsorted(self._times[numbers], time))
+        sides = [i for i in (after - 1, after) if 0 <= i < len(numbers)]
+        return [
+            (self._compared(self.snapshots.x[numbers[i]]), self.snapshots.weight[numbers[i]].cpu().numpy())
+            for i in sides
+        ]
+
+    def compared(self, x: Tensor) -> np.ndarray:
+        """States as clouds are compared: on principal components where the model works on them."""
+        like = self.chain.intervals.source
+        return self._compared(self._space(x.to(like)))
+
+    def _compared(self, z: Tensor) -> np.ndarray:
+        return (z if self._space.projects else self._space.back(z)).cpu().numpy()
 
     # Draws ----------------------------------------------------------------------------------------------
 
@@ -243,17 +278,10 @@ class BridgeView:
             out[rows] = self._drift_at(z[rows], time, code)
         velocity = self._space.back_drift(z, out, self.chain.reference.noise)
         units = [self._facts.units or "1", self._facts.time_units or "unit of time"]
-        return xr.Dataset(
-            {
-                "drift": (
-                    (PARTICLE, FEATURE),
-                    velocity.to(self._facts.dtype).cpu().numpy(),
-                    {"units": " / ".join(units)},
-                )
-            },
-            self.particle_coords(times, codes)
-            | {FEATURE: np.array(self._facts.features, dtype=object)},
-            {"model": self._facts.model},
+        features = {FEATURE: np.array(self._facts.features, dtype=object)}
+        return self.dataset(
+            {"drift": ((PARTICLE, FEATURE), velocity, {"units": " / ".join(units)})},
+            self.particle_coords(times, codes) | features,
         )
 
     def particle_coords(self, times: np.ndarray, codes: Sequence[int] | np.ndarray) -> dict[str, Any]:
@@ -345,14 +373,13 @@ class BridgeView:
         """
         for number in self.intervals_of(code):
             source = int(self._sources[number])
-            size = np.s_[: len(self.snapshots.x[source]), : len(self.snapshots.x[source + 1])]
-            parts = self.chain.plan(number), self.chain.onward(number)
-            yield source, *(part.cpu().numpy()[size] for part in parts)
+            rows, columns = len(self.snapshots.x[source]), len(self.snapshots.x[source + 1])
+            plan, onward = self.chain.plan(number), self.chain.onward(number)
+            yield source, plan[:rows, :columns].cpu().numpy(), onward[:rows, :columns].cpu().numpy()
 
     def dataset(self, values: dict[str, Any], coords: dict[str, Any]) -> xr.Dataset:
         """Arrays as a Dataset in the precision of the model, which it names."""
-        kind = str(self._facts.dtype).removeprefix("torch.")
-        parts = {name: (dims, array.astype(kind), *attrs) for name, (dims, array, *attrs) in values.items()}
+        parts = {name: (dims, self._cast(array), *attrs) for name, (dims, array, *attrs) in values.items()}
         return xr.Dataset(parts, coords, {"model": self._facts.model})
 
     def working(self, x: np.ndarray) -> np.ndarray:
@@ -365,8 +392,8 @@ class BridgeView:
             return None
         return self._cast(torch.as_tensor(drift).to(self._space.loadings) @ self._space.loadings)
 
-    def _cast(self, values: Tensor) -> np.ndarray:
-        return values.to(self._facts.dtype).cpu().numpy()
+    def _cast(self, values: Tensor | np.ndarray) -> np.ndarray:
+        return torch.as_tensor(values).to(self._facts.dtype).cpu().numpy()
 
     def marginals_of(self, code: int) -> list[int]:
         """Numbers of the marginals of a condition, in order of time."""

@@ -19,9 +19,10 @@ divergence itself, which follow the regression on paths, is ours.
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -29,7 +30,9 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
+from seqdyn._arguments import check_count
 from seqdyn.data.clouds import read_snapshots
+from seqdyn.data.convert import provenance
 from seqdyn.data.marginals import condition_labels
 from seqdyn.data.schema import (
     CONDITION,
@@ -44,6 +47,7 @@ from seqdyn.data.schema import (
 from seqdyn.data.snapshots import MarginalLoader, SnapshotDataModule
 from seqdyn.dynamics import FlowDynamics
 from seqdyn.errors import NonFiniteError
+from seqdyn.models import bridge_scores, bridge_uncertainty
 from seqdyn.models.base import Model
 from seqdyn.models.bridge_annotate import Particles, annotate
 from seqdyn.models.bridge_cells import ancestors, fates
@@ -66,11 +70,15 @@ if TYPE_CHECKING:
 
 __all__ = ["SchrodingerBridge"]
 
+logger = logging.getLogger("seqdyn")
+
 _EVALUATIONS = 20  # of the divergence, in the quasi-Newton steps of one refinement
 _LOOSE = 1e-3  # error of a coupling's marginals at which a warning is due
 # Buffers whose sizes are those of the training data.
 _SIZED = ("snapshot_x", "snapshot_time", "snapshot_weight", "snapshot_growth", "snapshot_condition",
-          "snapshot_particle", "source_potential", "target_potential")  # fmt: skip
+          "snapshot_particle", "source_potential", "target_potential", "volatility_ratio",
+          "volatility_rested")  # fmt: skip
+_WHOLE = ("snapshot_condition", "snapshot_particle", "volatility_rested")
 
 
 class SchrodingerBridge(Model):
@@ -97,6 +105,8 @@ class SchrodingerBridge(Model):
         network_steps: Steps of Adam in each refinement, for a reference with more than 64 parameters.
         learning_rate: Of these.
         weight_decay: Of these.
+        num_simulations: Simulations by which an estimated volatility is corrected for the size of the clouds;
+            0 for none.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -110,6 +120,8 @@ class SchrodingerBridge(Model):
     snapshot_particle: Tensor
     source_potential: Tensor
     target_potential: Tensor
+    volatility_ratio: Tensor
+    volatility_rested: Tensor
     path_seed: Tensor
     calm: Tensor
     last_value: Tensor
@@ -123,12 +135,13 @@ class SchrodingerBridge(Model):
         solver: str = "static",
         coordinates: str = "raw",
         num_components: int | None = None,
-        num_steps: int = 50,
+        num_steps: int = 30,
         num_paths: int = 100,
         tolerance: float = 1e-2,
         network_steps: int = 200,
         learning_rate: float = 1e-2,
         weight_decay: float = 0.0,
+        num_simulations: int = 8,
     ) -> None:
         super().__init__()
         volatility = plain_volatility(volatility)
@@ -142,8 +155,8 @@ class SchrodingerBridge(Model):
         if volatility != ESTIMATE:
             self.process.volatility.copy_(volatility_matrix(volatility, size))
         for name in _SIZED:
-            whole = name in ("snapshot_condition", "snapshot_particle")
-            self.register_buffer(name, torch.zeros(0, dtype=torch.int64 if whole else torch.float64))
+            kind = torch.int64 if name in _WHOLE else torch.float64
+            self.register_buffer(name, torch.zeros(0, dtype=kind))
         self.register_buffer("path_seed", torch.tensor(-1))
         self.register_buffer("calm", torch.tensor(0))
         self.register_buffer("last_value", torch.tensor(math.inf, dtype=torch.float64))
@@ -195,6 +208,7 @@ class SchrodingerBridge(Model):
 
     def on_train_start(self) -> None:
         if self.trainer.ckpt_path is not None:
+            self.trainer.should_stop = self._is_calm()  # interrupted after it had come to rest
             return
         batch = next(iter(self.trainer.train_dataloader))
         self.calm.fill_(0)
@@ -236,10 +250,41 @@ class SchrodingerBridge(Model):
         losses |= {name: chain.value.new_tensor(number) for name, number in self._scalars().items()}
         return self._log("train", {TIME: batch[TIME]}, losses)
 
+    def on_train_end(self) -> None:
+        if self.hparams.volatility == ESTIMATE and self.hparams.num_simulations:
+            with torch.no_grad(), fork_rng(int(self.path_seed)):
+                self._correct_volatility()
+
+    def _correct_volatility(self) -> None:
+        """Take out of the volatility what simulations say it is too large by, and refit the rest."""
+        if not self._descends():
+            logger.warning(
+                "the volatility is not corrected for the size of the clouds, which needs a reference of at "
+                "most "
+                "%d parameters: it is on the large side.", FEW
+            )  # fmt: skip
+            return
+        solver, snapshots, process = self._solver(), self._snapshots(), self.process
+        ratio, rested = bridge_uncertainty.volatility_ratios(
+            process, solver, snapshots, self.hparams.num_simulations, self.hparams.num_steps, progress=True
+        )
+        self.volatility_ratio = self.snapshot_x.new_tensor(ratio)
+        self.volatility_rested = torch.as_tensor(rested, device=self.device).long()
+        process.log_factor.sub_(float(np.median(np.log(ratio))))
+        chain = self._resume(make_intervals(snapshots)[0])
+        process.log_factor.requires_grad_(False)
+        chain = descend(process, solver, chain, _EVALUATIONS)
+        process.log_factor.requires_grad_(True)
+        self.source_potential, self.target_potential = chain.coupling.f, chain.coupling.g
+        self.last_value.fill_(float(chain.value.sum()))
+
+    def _descends(self) -> bool:
+        """Whether the divergence itself is minimised, not only regressions."""
+        return len(get_parameters(self.process)) <= FEW or self.hparams.solver == "linear"
+
     def _refine(self, chain: Chain) -> Chain:
         hparams, solver = self.hparams, self._solver()
-        count = len(get_parameters(self.process))
-        if count == 0:
+        if len(get_parameters(self.process)) == 0:
             return chain
         # A regression that found nothing once, near the solution, finds nothing later.
         if float(self.last_gain) > 0:
@@ -247,7 +292,7 @@ class SchrodingerBridge(Model):
             found = regress(self.process, solver, chain, hparams.num_paths, hparams.num_steps, network)
             self.last_gain.fill_(float((chain.value - found.value).sum()))
             chain = found
-        if count <= FEW or hparams.solver == "linear":
+        if self._descends():
             chain = descend(self.process, solver, chain, _EVALUATIONS)
         return chain
 
@@ -259,12 +304,15 @@ class SchrodingerBridge(Model):
         is_calm = is_calm and bool((change < 1e-3).all())
         self.calm.fill_(int(self.calm) + 1 if is_calm else 0)
         self.last_value.fill_(value)
-        if int(self.calm) >= 2:
+        if self._is_calm():
             self.trainer.should_stop = True
+
+    def _is_calm(self) -> bool:
+        return int(self.calm) >= 2
 
     def _scalars(self) -> dict[str, float]:
         """Parameters by name, for the record of a fit; of a large reference none."""
-        numbers = self._parameters_by_name()
+        numbers = self.process.named_values()
         return numbers if len(numbers) <= FEW else {}
 
     def _resume(self, intervals: Intervals) -> Chain:
@@ -361,7 +409,7 @@ class SchrodingerBridge(Model):
             NotFittedError: If the model was neither fitted nor loaded.
             ValueError: If a time lies outside the training snapshots.
         """
-        return self._fitted().population(times, num_samples, seed, condition)
+        return self.view().population(times, num_samples, seed, condition)
 
     @torch.no_grad()
     def forecast(
@@ -391,7 +439,7 @@ class SchrodingerBridge(Model):
             NotFittedError: If the model was neither fitted nor loaded.
             ValueError: If a time is not after the start.
         """
-        return self._fitted().forecast(times, start, num_samples, seed, condition)
+        return self.view().forecast(times, start, num_samples, seed, condition)
 
     @torch.no_grad()
     def bridge_drift(
@@ -417,7 +465,7 @@ class SchrodingerBridge(Model):
             NotFittedError: If the model was neither fitted nor loaded.
             ValueError: If states do not fit the model, or a time lies outside the training snapshots.
         """
-        return self._fitted().drift(x, times, condition)
+        return self.view().drift(x, times, condition)
 
     @torch.no_grad()
     def coupling(self, interval: int, *, condition: Any = None) -> xr.DataArray:
@@ -436,7 +484,7 @@ class SchrodingerBridge(Model):
             NotFittedError: If the model was neither fitted nor loaded.
             ValueError: If there is no such interval or condition.
         """
-        return self._fitted().coupling(interval, condition)
+        return self.view().coupling(interval, condition)
 
     @torch.no_grad()
     def fates(self, labels: Any, *, condition: Any = None) -> xr.Dataset:
@@ -462,7 +510,7 @@ class SchrodingerBridge(Model):
             NotFittedError: If the model was neither fitted nor loaded.
             ValueError: If there is no such condition, or labels are missing or too few or many.
         """
-        return fates(self._fitted(), labels, condition)
+        return fates(self.view(), labels, condition)
 
     @torch.no_grad()
     def ancestors(self, labels: Any, *, condition: Any = None) -> xr.Dataset:
@@ -481,7 +529,7 @@ class SchrodingerBridge(Model):
             NotFittedError: If the model was neither fitted nor loaded.
             ValueError: If there is no such condition, or labels are missing or too few or many.
         """
-        return ancestors(self._fitted(), labels, condition)
+        return ancestors(self.view(), labels, condition)
 
     @torch.no_grad()
     def annotate(
@@ -518,12 +566,223 @@ class SchrodingerBridge(Model):
             NotFittedError: If the model was neither fitted nor loaded.
             ValueError: If the cells are not those of the training, or a column is missing.
         """
-        view = self._fitted()
+        view = self.view()
         data = read_snapshots(adata, time=time, representation=representation, condition=condition)
         self._check_data(data)
         columns = (self.snapshot_x, self.snapshot_time, self.snapshot_condition, self.snapshot_particle)
         trained = Particles(*(column.cpu().numpy() for column in columns))
         return annotate(view, trained, adata, data, labels, key)
+
+    @torch.no_grad()
+    def score(
+        self,
+        held_out: xr.Dataset,
+        metrics: Sequence[str] = ("w2",),
+        *,
+        num_samples: int = 1000,
+        seed: int | None = None,
+    ) -> xr.Dataset:
+        """Distances to held-out snapshots, beside those of predictions that need no model.
+
+        Methods: ``model``, its marginal, or its forecast after the last training snapshot; ``nearest``, the
+        better of the training snapshots on either side; ``displacement``, these joined by exact transport;
+        ``brownian``, the bridge of a reference without drift, of the same volatility; ``floor``, two random
+        halves of the held-out snapshot, which is what sampling alone puts between clouds. Of a model on
+        principal components everything is compared there.
+
+        Args:
+            held_out: Snapshots at one or more times that the fit has not seen.
+            metrics: Some of ``"w2"``, the root of the mean squared transport distance, ``"w1"``,
+                ``"energy"``, ``"mmd2"`` and ``"swd"``, see :mod:`seqdyn.metrics`.
+            num_samples: Particles drawn of the model and of the Brownian bridge.
+            seed: Seed of the draws.
+
+        Returns:
+            ``score (method, time, metric)``, of several conditions with the dim ``condition`` first; NaN
+            where a method has no prediction. Select with ``scores.sel({"method": "model"})``.
+
+        Raises:
+            NotFittedError: If the model was neither fitted nor loaded.
+            ValueError: If the snapshots do not fit the model, or lie before the training snapshots.
+        """
+        self.require_fitted()
+        self._check_data(held_out, min_times=1)
+        return bridge_scores.score(self, held_out, metrics, num_samples, seed)
+
+    def leave_one_out(
+        self,
+        snapshots: xr.Dataset,
+        *,
+        metrics: Sequence[str] = ("w2", "energy"),
+        num_samples: int = 1000,
+        seed: int | None = None,
+        max_epochs: int = 30,
+        progress: bool = True,
+    ) -> xr.Dataset:
+        """Score each snapshot but the first and the last under a fit, from the beginning, to all others.
+
+        Args:
+            snapshots: Snapshots at three or more times.
+            metrics: See :meth:`score`.
+            num_samples: See :meth:`score`.
+            seed: Seed of fits and draws.
+            max_epochs: Most refinements in each fit.
+            progress: Show a progress bar.
+
+        Returns:
+            ``score (method, time, metric)``; this model is left as it is.
+
+        Raises:
+            ValueError: If the snapshots do not fit the model or are at fewer than three times.
+        """
+        self._check_data(snapshots)
+        return bridge_scores.leave_one_out(self, snapshots, metrics, num_samples, seed, max_epochs, progress)
+
+    def compare_references(
+        self,
+        snapshots: xr.Dataset,
+        references: Mapping[str, nn.Module],
+        *,
+        metrics: Sequence[str] = ("w2", "energy"),
+        num_samples: int = 1000,
+        seed: int | None = None,
+        max_epochs: int = 30,
+        progress: bool = True,
+    ) -> xr.Dataset:
+        """Fit families of references to the same snapshots, with this model's other settings.
+
+        Do not rank by the divergence: a family that contains another is never farther from the data it was
+        fitted to. What was left out decides.
+
+        Args:
+            snapshots: Snapshots at three or more times.
+            references: Families by name, each an ``nn.Module`` as in the constructor.
+            metrics: See :meth:`score`.
+            num_samples: See :meth:`score`.
+            seed: Seed of fits and draws.
+            max_epochs: Most refinements in each fit.
+            progress: Show a progress bar.
+
+        Returns:
+            Dims ``reference`` and ``metric``: ``divergence (reference)`` of the fit to all snapshots, in
+            nats; ``num_parameters (reference)``; mean ``left_out (reference, metric)`` and standard deviation
+            ``left_out_sd`` over inner snapshots left out in turn; ``forecast_back (reference, metric)``, the
+            last snapshot forecast by a fit to those before it.
+
+        Raises:
+            ValueError: If the snapshots do not fit the model or are at fewer than three times.
+        """
+        self._check_data(snapshots)
+        return bridge_scores.compare_references(
+            self, snapshots, references, metrics, num_samples, seed, max_epochs, progress
+        )
+
+    def bootstrap(
+        self,
+        num_replicates: int = 50,
+        *,
+        level: float = 0.9,
+        seed: int | None = None,
+        progress: bool = True,
+    ) -> xr.Dataset:
+        """Uncertainty of the parameters that comes from the number of particles.
+
+        Particles are drawn anew, with replacement, within each training snapshot, and the reference is
+        refitted to them from where it is. Intervals are those of the draws' quantiles. They are on the wide
+        side: a resampled cloud has but two thirds of its particles apart, so that a bridge through it is
+        rougher than through the data. For the same reason draws of an estimated volatility are too large;
+        they are scaled to have the estimate as their median. Intervals do not know of a wrong family.
+
+        Args:
+            num_replicates: Replicates.
+            level: Coverage of the intervals.
+            seed: Seed; ``None`` takes one from the ambient stream.
+            progress: Show a progress bar.
+
+        Returns:
+            ``parameter_draw (replicate, parameter)``; ``estimate``, ``lower`` and ``upper (parameter)``.
+
+        Raises:
+            NotFittedError: If the model was neither fitted nor loaded.
+            ValueError: If an argument is out of range, or the reference has more than 64 parameters and the
+                solver is not ``"linear"``: such are refitted by regressions, which are too rough for this.
+
+        Warns:
+            UserWarning: If a parameter spreads over more than half of its value: the snapshots hardly tell
+                it.
+        """
+        self.require_fitted()
+        check_count(num_replicates, "num_replicates", least=2, hint="for instance num_replicates=50")
+        if not isinstance(level, float) or not 0 < level < 1:
+            raise ValueError(f"level must lie between 0 and 1, got {level!r}; 0.9 is usual.")
+        if not self._descends():
+            raise ValueError(
+                f"the reference has {len(get_parameters(self.process))} parameters, more than {FEW}, which "
+                "snapshots do not tell one by one; bootstrap a parametric family, or what you predict: fit "
+                "to resampled snapshots and compare their marginals."
+            )
+        view, seed = self.view(), ambient_seed(seed)
+        process = copy.deepcopy(self.process).double()
+        with fork_rng(seed):
+            found = bridge_uncertainty.bootstrap(
+                process,
+                self._solver(),
+                view.snapshots,
+                view.chain.coupling.g,
+                num_replicates,
+                level,
+                progress,
+            )
+        size, spread = abs(found["estimate"]), found["upper"] - found["lower"]
+        wide = found["parameter"].values[(spread > size / 2).values]
+        if len(wide):
+            warnings.warn(
+                f"{', '.join(wide[:6])} spread over more than half of their values: these snapshots hardly "
+                "tell them; more snapshots, or a family with fewer parameters, would.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return found.assign_attrs(provenance(type(self).__name__, seed) | {"level": level})
+
+    @property
+    def volatility_estimate(self) -> xr.Dataset:
+        """How ``volatility="estimate"`` came to its number.
+
+        ``raw`` minimises the divergence, which is too large for finite clouds; ``ratio (simulation)`` is the
+        estimate from each simulation of the fitted process, at the sizes of the data, relative to the truth
+        there, ``converged (simulation)`` whether its refit came to rest; ``corrected`` is raw over their
+        median, and is in force.
+
+        Raises:
+            NotFittedError: If the model was neither fitted nor loaded.
+            ValueError: If the volatility was given.
+        """
+        self.require_fitted()
+        if self.hparams.volatility != ESTIMATE:
+            raise ValueError(
+                f"the volatility was given, as {self.hparams.volatility}; nothing was estimated."
+            )
+        ratio = self.volatility_ratio.cpu().numpy()
+        corrected = float(self.process.scale().detach()[0, 0])
+        bias = float(np.exp(np.median(np.log(ratio)))) if len(ratio) else 1.0
+        return xr.Dataset(
+            {
+                "raw": corrected * bias,
+                "corrected": corrected,
+                "ratio": ("simulation", ratio),
+                "converged": ("simulation", self.volatility_rested.cpu().numpy().astype(bool)),
+            }
+        )
+
+    @property
+    def divergence(self) -> Tensor:
+        """Divergence of the bridge from the fitted reference in nats, up to a constant of neither.
+
+        Raises:
+            NotFittedError: If the model was neither fitted nor loaded.
+        """
+        self.require_fitted()
+        return self.last_value
 
     def dynamics(self) -> FlowDynamics:
         """The fitted reference in working coordinates, for :mod:`seqdyn.analysis`: a copy, frozen.
@@ -553,7 +812,7 @@ class SchrodingerBridge(Model):
             NotFittedError: If the model was neither fitted nor loaded.
         """
         self.require_fitted()
-        values = self._parameters_by_name()
+        values = self.process.named_values()
         names = np.array(list(values), dtype=object)
         found = xr.Dataset(
             {
@@ -570,17 +829,25 @@ class SchrodingerBridge(Model):
                 found["trace"] = (("epoch", "parameter"), np.stack(traces, axis=1))
         return found
 
-    def _fitted(self) -> BridgeView:
-        """The bridge through the training snapshots, from the potentials that the fit found."""
+    def view(self) -> BridgeView:
+        """The bridge through the training snapshots, from the potentials that the fit found.
+
+        Raises:
+            NotFittedError: If the model was neither fitted nor loaded.
+        """
         self.require_fitted()
+        found = (self.source_potential, self.target_potential)
+        labels = (self.data_info or {}).get("conditions") or []
+        particles = [part.cpu().numpy() for part in self.snapshot_particle.split(self._boundaries())]
+        return self._bridge(self._snapshots(), labels, potentials=found, particles=particles)
+
+    def _snapshots(self) -> Snapshots:
+        """The training snapshots in working coordinates."""
         counts = self._boundaries()
         parts = {name: list(getattr(self, f"snapshot_{name}").split(counts)) for name in (X, WEIGHT, GROWTH)}
         firsts = np.cumsum([0, *counts[:-1]])
-        batch = parts | {TIME: self.snapshot_time[firsts], CONDITION: self.snapshot_condition[firsts]}
-        found = (self.source_potential, self.target_potential)
-        labels = (self.data_info or {}).get("conditions") or []
-        particles = [part.cpu().numpy() for part in self.snapshot_particle.split(counts)]
-        return self._bridge(self._working(batch), labels, potentials=found, particles=particles)
+        ends = {TIME: self.snapshot_time[firsts], CONDITION: self.snapshot_condition[firsts]}
+        return self._working(parts | ends)
 
     def _boundaries(self) -> list[int]:
         """Sizes of the training marginals."""
@@ -633,21 +900,8 @@ class SchrodingerBridge(Model):
     def _solver(self) -> PairSolver:
         return Affine() if self.hparams.solver == "linear" else Linearized(self.hparams.num_steps)
 
-    def _parameters_by_name(self) -> dict[str, float]:
-        found: dict[str, float] = {}
-        for name, parameter in self.process.drift.named_parameters():
-            values = parameter.detach().double().cpu()
-            if values.ndim == 0:
-                found[name] = float(values)
-            else:
-                for index in np.ndindex(*values.shape):
-                    found[f"{name}[{','.join(map(str, index))}]"] = float(values[index])
-        if self.hparams.volatility == ESTIMATE:
-            found["volatility"] = float(self.process.scale().detach()[0, 0])
-        return found
-
-    def _check_data(self, data: xr.Dataset) -> None:
-        check_snapshots(data)
+    def _check_data(self, data: xr.Dataset, min_times: int = 2) -> None:
+        check_snapshots(data, min_times=min_times)
         if data.sizes[FEATURE] != self.hparams.num_features:
             raise ValueError(
                 f"the snapshots have {data.sizes[FEATURE]} features but the model was built with "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -35,6 +36,17 @@ class Process(nn.Module):
     def scale(self) -> Tensor:
         """The volatility in force, (C, C)."""
         return self.volatility * self.log_factor.exp() if hasattr(self, "log_factor") else self.volatility
+
+    def named_values(self) -> dict[str, float]:
+        """Parameters of the drift as numbers by name, and the volatility if it is learned."""
+        found: dict[str, float] = {}
+        for name, parameter in self.drift.named_parameters():
+            values = parameter.detach().double().cpu()
+            for index in np.ndindex(*values.shape):
+                found[f"{name}[{','.join(map(str, index))}]" if index else name] = float(values[index])
+        if hasattr(self, "log_factor"):
+            found["volatility"] = float(self.scale().detach()[0, 0])
+        return found
 
     def reference(self, solver: PairSolver, *, frozen: bool = True) -> Reference:
         """The reference of the parameters as they are now.

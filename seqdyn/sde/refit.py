@@ -16,7 +16,14 @@ from torch import Tensor
 
 from seqdyn.sde.chain import Chain, objective
 from seqdyn.sde.process import Process
-from seqdyn.sde.regression import NetworkFit, bounds_of, fit_drift, get_parameters, set_parameters
+from seqdyn.sde.regression import (
+    NetworkFit,
+    bounds_of,
+    fit_drift,
+    free_parameters,
+    get_parameters,
+    set_parameters,
+)
 from seqdyn.sde.solvers import PairSolver
 
 __all__ = ["BridgePaths", "bridge_paths", "descend", "regress"]
@@ -132,7 +139,7 @@ class _Descent:
 
     def __call__(self, point: np.ndarray) -> tuple[float, np.ndarray]:
         set_parameters(self._process, point * self.scale)
-        parameters = list(self._process.parameters())
+        parameters = [p for _, p in free_parameters(self._process)]
         with torch.enable_grad():
             value, coupling = objective(
                 self._process.reference(self._solver, frozen=False), self._intervals, self.potentials

@@ -19,7 +19,15 @@ from torch.func import functional_call, jacfwd
 
 from seqdyn.sde.transition import whitener
 
-__all__ = ["FEW", "NetworkFit", "bounds_of", "fit_drift", "get_parameters", "set_parameters"]
+__all__ = [
+    "FEW",
+    "NetworkFit",
+    "bounds_of",
+    "fit_drift",
+    "free_parameters",
+    "get_parameters",
+    "set_parameters",
+]
 
 FEW = 64  # parameters up to which the full Jacobian is taken
 
@@ -46,9 +54,14 @@ class _Solvable(Protocol):
     def solve(self, x: Tensor, t: Tensor, target: Tensor, weight: Tensor) -> None: ...
 
 
+def free_parameters(drift: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """Parameters to fit, by name: those with ``requires_grad``."""
+    return [(name, p) for name, p in drift.named_parameters() if p.requires_grad]
+
+
 def get_parameters(drift: nn.Module) -> np.ndarray:
-    """All parameters of a drift as one vector."""
-    parts = [p.detach().reshape(-1).cpu().double() for p in drift.parameters()]
+    """All parameters of a drift that are not frozen as one vector."""
+    parts = [p.detach().reshape(-1).cpu().double() for _, p in free_parameters(drift)]
     return torch.cat(parts).numpy() if parts else np.zeros(0)
 
 
@@ -56,7 +69,7 @@ def get_parameters(drift: nn.Module) -> np.ndarray:
 def set_parameters(drift: nn.Module, values: np.ndarray) -> None:
     """The reverse of :func:`get_parameters`."""
     position = 0
-    for parameter in drift.parameters():
+    for _, parameter in free_parameters(drift):
         part = torch.from_numpy(values[position : position + parameter.numel()].copy())
         parameter.copy_(part.reshape(parameter.shape).to(parameter))
         position += parameter.numel()
@@ -65,7 +78,7 @@ def set_parameters(drift: nn.Module, values: np.ndarray) -> None:
 def bounds_of(drift: nn.Module) -> np.ndarray:
     """Lower bounds of all parameters, in the order of :func:`get_parameters`."""
     lowest = _lower_bounds(drift)
-    parts = [np.full(p.numel(), lowest.get(name, -np.inf)) for name, p in drift.named_parameters()]
+    parts = [np.full(p.numel(), lowest.get(name, -np.inf)) for name, p in free_parameters(drift)]
     return np.concatenate(parts) if parts else np.zeros(0)
 
 
@@ -98,10 +111,10 @@ def fit_drift(
         noise: S = σσᵀ, (C, C).
         network: How a drift with many parameters is fitted.
     """
-    count = sum(p.numel() for p in drift.parameters() if p.requires_grad)
+    count = sum(p.numel() for _, p in free_parameters(drift))
     if count == 0:
         return
-    if isinstance(drift, _Solvable):
+    if isinstance(drift, _Solvable) and count == sum(p.numel() for p in drift.parameters()):
         drift.solve(x, t, target, weight)
     elif count <= FEW:
         _gauss_newton(drift, x, t, target, weight, noise)
@@ -114,9 +127,9 @@ def _gauss_newton(
 ) -> None:
     inverse, _ = whitener(noise)
     scale = (weight / weight.sum()).sqrt()[:, None]
-    names = [name for name, _ in drift.named_parameters()]
-    shapes = [p.shape for p in drift.parameters()]
-    sizes = [p.numel() for p in drift.parameters()]
+    names = [name for name, _ in free_parameters(drift)]
+    shapes = [p.shape for _, p in free_parameters(drift)]
+    sizes = [p.numel() for _, p in free_parameters(drift)]
 
     def residuals(flat: Tensor) -> Tensor:
         parts = [part.reshape(shape) for part, shape in zip(flat.split(sizes), shapes, strict=True)]
@@ -149,7 +162,7 @@ def _adam(
     inverse, _ = whitener(noise)
     weight = (weight / weight.sum())[:, None]
     optimizer = torch.optim.AdamW(
-        drift.parameters(), lr=network.learning_rate, weight_decay=network.weight_decay
+        [p for _, p in free_parameters(drift)], lr=network.learning_rate, weight_decay=network.weight_decay
     )
     with torch.enable_grad():
         for _ in range(network.num_steps):
