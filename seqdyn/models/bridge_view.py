@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor
+from torch import Tensor, nn
 
 from seqdyn._arguments import check_count
 from seqdyn.data.convert import provenance
@@ -192,12 +192,30 @@ class BridgeView:
                 values = self._within(times, code)
                 places = self._located(values, code, after=False)
                 parts = [
-                    self.chain.sample(interval, num_samples, self._fractions(interval, values[places == i]))
+                    self._population(interval, num_samples, self._fractions(interval, values[places == i]))
                     for i, interval in enumerate(self.intervals_of(code))
                     if (places == i).any()
                 ]
                 found.append(torch.cat(parts))
         return self._dataset(found, values, codes, seed, {})
+
+    def _population(self, interval: int, num_samples: int, fractions: Tensor) -> Tensor:
+        """States (F, S, C) of the population at fractions (F,) of an interval.
+
+        The coupling counts the offspring at the end of the interval. Before it, a particle of growth rate g
+        has had the time for fewer, by the factor exp(-g × time left), so that each time has paths of its own.
+        """
+        source = int(self._sources[interval])
+        growth = self.snapshots.growth[source] * self.chain.intervals.duration[interval]
+        growth = growth - growth.min()
+        if not bool(growth.any()):
+            return self.chain.sample(interval, num_samples, fractions)
+        growth = nn.functional.pad(growth, (0, self.chain.intervals.source.shape[1] - len(growth)))
+        drawn = [
+            self.chain.sample(interval, num_samples, part, share=(growth * (part - 1)).exp())
+            for part in fractions.split(1)
+        ]
+        return torch.cat(drawn)
 
     def forecast(
         self, times: Any, start: str, num_samples: int, seed: int | None, condition: Any

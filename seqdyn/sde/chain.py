@@ -82,9 +82,12 @@ class Chain:
         potential = self.coupling.g[index] + self.intervals.target_weight[index].log()
         return (potential - self.cost[index]).softmax(dim=-1)
 
-    def pairs(self, index: int, num_samples: int) -> tuple[Tensor, Tensor]:
-        """Particles at both ends of an interval, (S, C) each, drawn from the coupling."""
-        plan = self.plan(index)
+    def pairs(self, index: int, num_samples: int, share: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Particles at both ends of an interval, (S, C) each, drawn from the coupling.
+
+        ``share`` (N,) are factors to the weights of the sources.
+        """
+        plan = self.plan(index) if share is None else self.plan(index) * share[:, None]
         chosen = systematic(plan.flatten(), num_samples)
         return self.intervals.source[index][chosen // plan.shape[1]], self.intervals.target[index][
             chosen % plan.shape[1]
@@ -101,9 +104,9 @@ class Chain:
         )
         return paths.states[torch.searchsorted(grid, fractions), 0]
 
-    def sample(self, index: int, num_samples: int, fractions: Tensor) -> Tensor:
-        """States (F, S, C) of paths of the bridge at fractions (F,) of an interval."""
-        return self.fill(index, *self.pairs(index, num_samples), fractions)
+    def sample(self, index: int, num_samples: int, fractions: Tensor, share: Tensor | None = None) -> Tensor:
+        """States (F, S, C) of paths of the bridge at fractions (F,) of an interval; see :meth:`pairs`."""
+        return self.fill(index, *self.pairs(index, num_samples, share), fractions)
 
     def walk(self, indices: Sequence[int], num_samples: int, fractions: Sequence[Tensor]) -> list[Tensor]:
         """Paths through neighbouring intervals: states (F_k, S, C) at fractions (F_k,) of each of them."""
