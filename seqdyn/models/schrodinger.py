@@ -62,7 +62,7 @@ from seqdyn.sde.intervals import Intervals, Snapshots, make_intervals
 from seqdyn.sde.noise import volatility_matrix
 from seqdyn.sde.process import Process
 from seqdyn.sde.refit import descend, regress
-from seqdyn.sde.regression import FEW, NetworkFit, get_parameters
+from seqdyn.sde.regression import FEW, NetworkFit, free_parameters, get_parameters
 from seqdyn.sde.solvers import Affine, Linearized, PairSolver
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ __all__ = ["SchrodingerBridge"]
 logger = logging.getLogger("seqdyn")
 
 _EVALUATIONS = 20  # of the divergence, in the quasi-Newton steps of one refinement
+_FEW_EVALUATIONS = 5  # where only the volatility is free
 _LOOSE = 1e-3  # error of a coupling's marginals at which a warning is due
 # Buffers whose sizes are those of the training data.
 _SIZED = ("snapshot_x", "snapshot_time", "snapshot_weight", "snapshot_growth", "snapshot_condition",
@@ -294,7 +295,20 @@ class SchrodingerBridge(Model):
             chain = found
         if self._descends():
             chain = descend(self.process, solver, chain, _EVALUATIONS)
+        elif hparams.volatility == ESTIMATE:
+            chain = self._rescale(chain)
         return chain
+
+    def _rescale(self, chain: Chain) -> Chain:
+        """Lower the divergence in the volatility alone, which a regression of the drift does not touch."""
+        free = [parameter for _, parameter in free_parameters(self.process.drift)]
+        for parameter in free:
+            parameter.requires_grad_(False)
+        try:
+            return descend(self.process, self._solver(), chain, _FEW_EVALUATIONS)
+        finally:
+            for parameter in free:
+                parameter.requires_grad_(True)
 
     def _stop_when_calm(self, value: float, before: np.ndarray) -> None:
         """End the training after two refinements in a row that changed next to nothing."""
@@ -393,7 +407,8 @@ class SchrodingerBridge(Model):
     ) -> xr.Dataset:
         """The population at any time from the first training snapshot to the last.
 
-        At the time of a snapshot its particles are drawn, with their weights.
+        At the time of a snapshot its particles are drawn, with their weights; in between, those that multiply
+        by the growth prior are as many as they are by then.
 
         Args:
             times: Increasing times.
@@ -403,7 +418,7 @@ class SchrodingerBridge(Model):
 
         Returns:
             ``x (particle, time, feature)`` in the units of the data; particles are the same path only at
-            times between the same two snapshots.
+            times between the same two snapshots, and not at all where some multiply more than others.
 
         Raises:
             NotFittedError: If the model was neither fitted nor loaded.
