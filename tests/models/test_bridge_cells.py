@@ -131,7 +131,14 @@ def test_labels_come_from_the_last_snapshot_or_from_all_in_any_container() -> No
     expected = model.fates(LABELS)
 
     array = xr.DataArray(every, dims="particle", name="label")
-    for labels in (np.array(LABELS), every, pd.Series(every), pd.Categorical(every), array, array.to_dataset()):
+    for labels in (
+        np.array(LABELS),
+        every,
+        pd.Series(every),
+        pd.Categorical(every),
+        array,
+        array.to_dataset(),
+    ):
         xr.testing.assert_identical(model.fates(labels), expected)
     assert expected["label"].values.tolist() == ["a", "b", "c"]
 
@@ -147,7 +154,10 @@ def test_labels_keep_their_own_order_and_kind() -> None:
 @pytest.mark.parametrize(
     ("labels", "remedy"),
     [
-        (LABELS[:4], r"4 labels, but 5 particles in the last snapshot and 12 in all; give one label for each"),
+        (
+            LABELS[:4],
+            r"4 labels, but 5 particles in the last snapshot and 12 in all; give one label for each",
+        ),
         ("cell_type", r"got 'cell_type'; pass a column of them, such as labels=adata\.obs\['cell_type'\]"),
         (np.ones((5, 2)), "one label per particle"),
         (["a", None, "b", "c", np.nan], r"labels\[1\] is missing \(2 in the last snapshot\).*'unknown'"),

@@ -114,4 +114,6 @@ def test_fast_growth_does_not_overflow() -> None:
 
     intervals, _ = make_intervals(snapshots)
 
-    torch.testing.assert_close(intervals.source_weight[0], torch.tensor([0.5, 0.5]).double(), rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        intervals.source_weight[0], torch.tensor([0.5, 0.5]).double(), rtol=0, atol=1e-4
+    )

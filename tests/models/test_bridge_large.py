@@ -18,7 +18,7 @@ def drifting(size: int) -> xr.Dataset:
 
 
 def test_the_volatility_of_a_large_reference_is_estimated_too() -> None:
-    # 9 x 8 parameters are fitted by regression, which does not see the volatility: that alone is descended in.
+    # 9 x 8 parameters are fitted by regression, which does not see the volatility; only that is descended in.
     data = drifting(8)
     settings = {"max_epochs": 12, "seed": 0, "enable_progress_bar": False}
     model = SchrodingerBridge(8, "estimate", reference=Linear(8), num_simulations=0, num_steps=10)
