@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -48,7 +49,7 @@ def annotate(
         labels: Column of ``obs`` with the labels of fates.
         key: Name for what is written.
     """
-    numbers = _matched(trained, _cells(data, view, trained), view.labels)
+    numbers = _matched(trained, _cells(data, view, trained), view.labels, adata.obs_names)
     if labels is not None and labels not in adata.obs:
         raise ValueError(
             f"there is no column {labels!r} in obs (labels=), it holds {list(map(str, adata.obs))}; pass "
@@ -71,7 +72,7 @@ def annotate(
     return adata
 
 
-def _matched(trained: Particles, found: Particles, labels: list[Any]) -> np.ndarray:
+def _matched(trained: Particles, found: Particles, labels: list[Any], names: Sequence[str]) -> np.ndarray:
     """Number in the training data of each cell, told by condition, time and state.
 
     Raises:
@@ -95,11 +96,11 @@ def _matched(trained: Particles, found: Particles, labels: list[Any]) -> np.ndar
     for row, number in zip(_digests(trained), trained.number.tolist(), strict=True):
         places.setdefault(row, []).append(number)
     numbers = np.empty(len(found.x), dtype=int)
-    for row, cell in zip(_digests(found), found.number.tolist(), strict=True):
+    for cell, row in enumerate(_digests(found)):
         if not places.get(row):
             raise ValueError(
-                f"the values of cell {cell} at time {found.time[found.number == cell][0]:g} are those of no "
-                "training particle; pass the AnnData as it was when the model was fitted, with the same "
+                f"the values of cell {names[cell]!r} at time {found.time[cell]:g} are those of no training "
+                "particle; pass the AnnData as it was when the model was fitted, with the same "
                 "representation=."
             )
         numbers[cell] = places[row].pop(0)
