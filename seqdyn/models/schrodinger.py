@@ -31,6 +31,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from seqdyn._arguments import check_count
+from seqdyn.data.clouds import read_snapshots
 from seqdyn.data.convert import provenance
 from seqdyn.data.marginals import condition_labels
 from seqdyn.data.schema import (
@@ -48,6 +49,8 @@ from seqdyn.dynamics import FlowDynamics
 from seqdyn.errors import NonFiniteError
 from seqdyn.models import bridge_scores, bridge_uncertainty
 from seqdyn.models.base import Model
+from seqdyn.models.bridge_annotate import Particles, annotate
+from seqdyn.models.bridge_cells import ancestors, fates
 from seqdyn.models.bridge_settings import (
     ESTIMATE,
     check_settings,
@@ -64,7 +67,7 @@ from seqdyn.sde.intervals import Intervals, Snapshots, make_intervals
 from seqdyn.sde.noise import volatility_matrix
 from seqdyn.sde.process import Process
 from seqdyn.sde.refit import descend, regress
-from seqdyn.sde.regression import FEW, NetworkFit, get_parameters
+from seqdyn.sde.regression import FEW, NetworkFit, free_parameters, get_parameters
 from seqdyn.sde.solvers import Affine, Linearized, PairSolver
 from seqdyn.train.callbacks import AverageWeights
 
@@ -76,6 +79,7 @@ __all__ = ["SchrodingerBridge"]
 logger = logging.getLogger("seqdyn")
 
 _EVALUATIONS = 20  # of the divergence, in the quasi-Newton steps of one refinement
+_FEW_EVALUATIONS = 5  # where only the volatility is free
 _LOOSE = 1e-3  # error of a coupling's marginals at which a warning is due
 # Buffers whose sizes are those of the training data.
 _SIZED = ("snapshot_x", "snapshot_time", "snapshot_weight", "snapshot_growth", "snapshot_condition",
@@ -287,7 +291,20 @@ class SchrodingerBridge(Model):
             chain = found
         if self._descends():
             chain = descend(self.process, solver, chain, _EVALUATIONS)
+        elif hparams.volatility == ESTIMATE:
+            chain = self._rescale(chain)
         return chain
+
+    def _rescale(self, chain: Chain) -> Chain:
+        """Lower the divergence in the volatility alone, which a regression of the drift does not touch."""
+        free = [parameter for _, parameter in free_parameters(self.process.drift)]
+        for parameter in free:
+            parameter.requires_grad_(False)
+        try:
+            return descend(self.process, self._solver(), chain, _FEW_EVALUATIONS)
+        finally:
+            for parameter in free:
+                parameter.requires_grad_(True)
 
     def _stop_when_calm(self, value: float, before: np.ndarray) -> None:
         """End the training after two refinements in a row that changed next to nothing."""
@@ -386,7 +403,8 @@ class SchrodingerBridge(Model):
     ) -> xr.Dataset:
         """The population at any time from the first training snapshot to the last.
 
-        At the time of a snapshot its particles are drawn, with their weights.
+        At the time of a snapshot its particles are drawn, with their weights; in between, those that multiply
+        by the growth prior are as many as they are by then.
 
         Args:
             times: Increasing times.
@@ -396,7 +414,7 @@ class SchrodingerBridge(Model):
 
         Returns:
             ``x (particle, time, feature)`` in the units of the data; particles are the same path only at
-            times between the same two snapshots.
+            times between the same two snapshots, and not at all where some multiply more than others.
 
         Raises:
             NotFittedError: If the model was neither fitted nor loaded.
@@ -478,6 +496,93 @@ class SchrodingerBridge(Model):
             ValueError: If there is no such interval or condition.
         """
         return self.view().coupling(interval, condition)
+
+    @torch.no_grad()
+    def fates(self, labels: Any, *, condition: Any = None) -> xr.Dataset:
+        """What each training particle becomes: the probability of each label of the last snapshot.
+
+        The laws of the next particle given one, composed from snapshot to snapshot. With a growth prior one
+        descendant is followed, at each division either daughter, so that a kind of particle is no likelier a
+        fate for multiplying.
+
+        Args:
+            labels: One label per particle of the last snapshot, or of all particles, from which those of the
+                last snapshot are taken: their number tells which. In the order of the training data; an
+                array, a Series, a DataArray, or a Dataset with ``label (particle)``. The last snapshots of
+                all conditions count as one.
+            condition: Label of one condition; all by default.
+
+        Returns:
+            ``fate (particle, label)``, rows with the sum 1; at the last snapshot each particle's own label.
+            ``particle`` is the number in the training data, with its ``time`` and, of several conditions, its
+            ``condition``. Labels have the order of a categorical column, else they are sorted.
+
+        Raises:
+            NotFittedError: If the model was neither fitted nor loaded.
+            ValueError: If there is no such condition, or labels are missing or too few or many.
+        """
+        return fates(self.view(), labels, condition)
+
+    @torch.no_grad()
+    def ancestors(self, labels: Any, *, condition: Any = None) -> xr.Dataset:
+        """Where the particles of each label of the last snapshot come from.
+
+        Args:
+            labels: As for :meth:`fates`.
+            condition: Label of one condition; all by default.
+
+        Returns:
+            ``ancestry (label, particle)``: in each snapshot (of each condition) the law of the ancestor of a
+            particle with that label, drawn by its weight; sum 1. NaN in a condition whose last snapshot has
+            none of the label. Coordinates as for :meth:`fates`.
+
+        Raises:
+            NotFittedError: If the model was neither fitted nor loaded.
+            ValueError: If there is no such condition, or labels are missing or too few or many.
+        """
+        return ancestors(self.view(), labels, condition)
+
+    @torch.no_grad()
+    def annotate(
+        self,
+        adata: Any,
+        *,
+        labels: str | None = None,
+        time: str | None = None,
+        representation: str | None = None,
+        condition: str | None = None,
+        key: str = "bridge",
+    ) -> Any:
+        """Write what the bridge says of each cell into the AnnData that the model was fitted on.
+
+        Its cells may stand in another order than those of the training data: each is told by its condition,
+        time and values.
+
+        Args:
+            adata: AnnData with the training cells, no more and no fewer; changed in place.
+            labels: Column of ``obs`` with the label of each cell, such as its type, for fates.
+            time: Column of ``obs`` that holds the time, as for :func:`seqdyn.data.read_snapshots`.
+            representation: Key of ``obsm`` that the model was fitted on; None takes ``X``.
+            condition: Column of ``obs`` that holds the condition.
+            key: Name under which all is written.
+
+        Returns:
+            ``adata``, with ``obsm["bridge_drift"]``, the drift of the bridge at each cell in units of the
+            data (cells × genes for a model of genes); ``obsm["X_bridge"]``, the coordinates that the model
+            works on, and of principal components also their drift, ``obsm["bridge_drift_components"]``; with
+            labels ``obsm["bridge_fate"]``, see :meth:`fates`, and their names in
+            ``uns["bridge"]["fate_labels"]``.
+
+        Raises:
+            NotFittedError: If the model was neither fitted nor loaded.
+            ValueError: If the cells are not those of the training, or a column is missing.
+        """
+        view = self.view()
+        data = read_snapshots(adata, time=time, representation=representation, condition=condition)
+        self._check_data(data)
+        columns = (self.snapshot_x, self.snapshot_time, self.snapshot_condition, self.snapshot_particle)
+        trained = Particles(*(column.cpu().numpy() for column in columns))
+        return annotate(view, trained, adata, data, labels, key)
 
     @torch.no_grad()
     def score(

@@ -88,9 +88,20 @@ class Chain:
         cost = transition_cost(_part(self.transitions, only), intervals.target)
         return _plan(cost, intervals, self.coupling.f[only], self.coupling.g[only])[0]
 
-    def pairs(self, index: int, num_samples: int) -> tuple[Tensor, Tensor]:
-        """Particles at both ends of an interval, (S, C) each, drawn from the coupling."""
-        plan = self.plan(index)
+    def onward(self, index: int) -> Tensor:
+        """Law of the target given each source of an interval, (N, M), rows with the sum 1.
+
+        Unlike the coupling it is there for sources without weight too, the padding included.
+        """
+        potential = self.coupling.g[index] + self.intervals.target_weight[index].log()
+        return (potential - self.cost[index]).softmax(dim=-1)
+
+    def pairs(self, index: int, num_samples: int, share: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Particles at both ends of an interval, (S, C) each, drawn from the coupling.
+
+        ``share`` (N,) are factors to the weights of the sources.
+        """
+        plan = self.plan(index) if share is None else self.plan(index) * share[:, None]
         chosen = systematic(plan.flatten(), num_samples)
         return self.intervals.source[index][chosen // plan.shape[1]], self.intervals.target[index][
             chosen % plan.shape[1]
@@ -107,9 +118,9 @@ class Chain:
         )
         return paths.states[torch.searchsorted(grid, fractions), 0]
 
-    def sample(self, index: int, num_samples: int, fractions: Tensor) -> Tensor:
-        """States (F, S, C) of paths of the bridge at fractions (F,) of an interval."""
-        return self.fill(index, *self.pairs(index, num_samples), fractions)
+    def sample(self, index: int, num_samples: int, fractions: Tensor, share: Tensor | None = None) -> Tensor:
+        """States (F, S, C) of paths of the bridge at fractions (F,) of an interval; see :meth:`pairs`."""
+        return self.fill(index, *self.pairs(index, num_samples, share), fractions)
 
     def walk(self, indices: Sequence[int], num_samples: int, fractions: Sequence[Tensor]) -> list[Tensor]:
         """Paths through neighbouring intervals: states (F_k, S, C) at fractions (F_k,) of each of them."""
