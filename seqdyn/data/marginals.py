@@ -90,5 +90,5 @@ def summarize_snapshots(data: xr.Dataset) -> str:
     kinds = f", {len(facts['conditions'])} conditions" if facts["conditions"] else ""
     counts = facts["num_particles"]
     per = f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
-    unit = f" {facts['time_units']}" if facts["time_units"] else ""
+    unit = f" {facts['time_units']}" if facts["time_units"] not in (None, "1") else ""
     return f"{len(counts)} snapshots of {per} particles{kinds}, {features}{units}\nat times {times}{unit}"

@@ -8,7 +8,7 @@ import inspect
 import os
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import pytorch_lightning as pl
 from torch import Tensor
@@ -40,6 +40,7 @@ class Model(pl.LightningModule, abc.ABC):
             first fit.
         data_info: What :func:`seqdyn.data.schema.describe` says of the training data; ``None`` where it is
             unknown.
+        default_epochs: Passes over the data unless ``fit(max_epochs=)`` says otherwise.
         gradient_clip_val: Norm to which gradients are clipped unless ``fit(gradient_clip_val=)`` says
             otherwise.
     """
@@ -47,6 +48,7 @@ class Model(pl.LightningModule, abc.ABC):
     history: xr.Dataset | None = None
     data_info: dict[str, Any] | None = None
     gradient_clip_val: float | None = None
+    default_epochs: ClassVar[int] = 20
     _has_weights = False
     _handed_in: Mapping[str, Any] = {}
     latest_losses: Mapping[
@@ -107,7 +109,7 @@ class Model(pl.LightningModule, abc.ABC):
         self,
         data: xr.Dataset | pl.LightningDataModule | None = None,
         *,
-        max_epochs: int = 20,
+        max_epochs: int | None = None,
         val: xr.Dataset | None = None,
         seed: int | None = None,
         run_dir: str | os.PathLike[str] | None = None,
@@ -125,7 +127,7 @@ class Model(pl.LightningModule, abc.ABC):
         Args:
             data: Training data, or a DataModule that holds it; may be left out where the model has data of
                 its own, such as an emulator that was built for a known system.
-            max_epochs: Passes over the training data.
+            max_epochs: Passes over the training data; by default ``default_epochs`` of the model.
             val: Validation data; the weights of the epoch with the lowest ``val_loss`` are kept.
             seed: Seed of initialisation, order of the data and noise; the caller's random state is left
                 untouched. ``None`` draws from the ambient stream.
@@ -156,7 +158,7 @@ class Model(pl.LightningModule, abc.ABC):
             fit_model(
                 self,
                 data if isinstance(data, pl.LightningDataModule) else self.datamodule(data, val),
-                max_epochs=max_epochs,
+                max_epochs=self.default_epochs if max_epochs is None else max_epochs,
                 seed=seed,
                 run_dir=run_dir,
                 resume=resume,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 import math
 from typing import Any
 
@@ -11,15 +13,37 @@ from torch import Tensor, nn
 
 from seqdyn._arguments import check_amount, check_count
 from seqdyn.ot.exact import exact_cost
+from seqdyn.sde import drifts
 from seqdyn.sde.intervals import Intervals
 from seqdyn.sde.noise import volatility_matrix
 from seqdyn.sde.solvers import AffineDrift
 
-__all__ = ["ESTIMATE", "check_settings", "first_volatility", "plain_volatility"]
+__all__ = ["ESTIMATE", "check_settings", "first_volatility", "plain_volatility", "reference_of"]
 
 SOLVERS = ("static", "linear")
 COORDINATES = ("raw", "log")
 ESTIMATE = "estimate"
+
+
+def reference_of(reference: nn.Module | str | None, size: int) -> nn.Module:
+    """A drift of its own: a copy of the one given, or one by the name of its class.
+
+    Raises:
+        ValueError: If there is no such class, or it needs arguments.
+    """
+    if isinstance(reference, nn.Module):
+        return copy.deepcopy(reference).double()
+    name = "Linear" if reference is None else reference
+    if name not in drifts.__all__:
+        raise ValueError(
+            f"there is no reference {name!r}; give a module, or one of the names {', '.join(drifts.__all__)}."
+        )
+    family = getattr(drifts, name)
+    needed = inspect.signature(family).parameters
+    try:
+        return family(size) if "num_features" in needed else family()
+    except TypeError as error:
+        raise ValueError(f"{name} needs arguments ({error}); build it: reference={name}(...).") from error
 
 
 def plain_volatility(volatility: Any) -> Any:

@@ -23,7 +23,7 @@ import logging
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -51,19 +51,25 @@ from seqdyn.models import bridge_scores, bridge_uncertainty
 from seqdyn.models.base import Model
 from seqdyn.models.bridge_annotate import Particles, annotate
 from seqdyn.models.bridge_cells import ancestors, fates
-from seqdyn.models.bridge_settings import ESTIMATE, check_settings, first_volatility, plain_volatility
+from seqdyn.models.bridge_settings import (
+    ESTIMATE,
+    check_settings,
+    first_volatility,
+    plain_volatility,
+    reference_of,
+)
 from seqdyn.models.bridge_view import BridgeView, Facts
 from seqdyn.nn.working import WorkingSpace
 from seqdyn.ot.coupling import Coupling
 from seqdyn.rng import ambient_seed, fork_rng
 from seqdyn.sde.chain import Chain, objective
-from seqdyn.sde.drifts import Linear
 from seqdyn.sde.intervals import Intervals, Snapshots, make_intervals
 from seqdyn.sde.noise import volatility_matrix
 from seqdyn.sde.process import Process
 from seqdyn.sde.refit import descend, regress
 from seqdyn.sde.regression import FEW, NetworkFit, free_parameters, get_parameters
 from seqdyn.sde.solvers import Affine, Linearized, PairSolver
+from seqdyn.train.callbacks import AverageWeights
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -85,16 +91,22 @@ _WHOLE = ("snapshot_condition", "snapshot_particle", "volatility_rested")
 class SchrodingerBridge(Model):
     """Multi-marginal Schrödinger bridge with a reference that is refined from a family.
 
-    It alternates instead of descending a loss: one epoch is one refinement, with manual optimisation.
+    It alternates instead of descending a loss: one epoch of ``fit`` is one refinement, with manual
+    optimisation. It learns from snapshots ``x (particle, feature)`` with the coordinate ``time (particle)``;
+    optionally ``weight (particle)``, ``growth (particle)`` (a prior on the rate at which a particle
+    multiplies, per unit of time) and the coordinate ``condition (particle)``, whose conditions share the
+    reference. The fit ends early where, twice in a row, the divergence changes by less than ``tolerance`` and
+    no parameter by more than a thousandth. Everything is computed in float64.
 
     Args:
         num_features: Features F of the data.
         volatility: Noise of the reference per square root of time, in the units of the working coordinates:
             one number, one per coordinate, or a matrix (coordinate, coordinate). ``"estimate"`` learns one
             number.
-        reference: Family of drifts, an ``nn.Module`` with ``forward(x, t)``, see :mod:`seqdyn.sde.drifts`;
-            a copy of it is fitted, starting from its parameters. :class:`seqdyn.sde.drifts.Linear` by
-            default.
+        reference: Family of drifts, an ``nn.Module`` with ``forward(x, t)``, see :mod:`seqdyn.sde.drifts`; a
+            copy of it is fitted, starting from its parameters; those with ``requires_grad=False`` stay as
+            they are. The name of a class there, such as ``"LotkaVolterra"``, stands for one with its default
+            arguments, and need not be handed in again at :meth:`load`. ``"Linear"`` by default.
         solver: ``"static"`` couples snapshots by the reference's transition density in the linear noise
             approximation and fills in guided paths; ``"linear"`` is exact, for references that are linear.
         coordinates: ``"raw"``, or ``"log"`` for noise proportional to the state, σ x dW; σ is then relative.
@@ -112,6 +124,8 @@ class SchrodingerBridge(Model):
     Raises:
         ValueError: If an argument is out of range.
     """
+
+    default_epochs = 30
 
     snapshot_x: Tensor
     snapshot_time: Tensor
@@ -132,7 +146,7 @@ class SchrodingerBridge(Model):
         self,
         num_features: int,
         volatility: Any,
-        reference: nn.Module | None = None,
+        reference: nn.Module | str | None = None,
         solver: str = "static",
         coordinates: str = "raw",
         num_components: int | None = None,
@@ -146,11 +160,11 @@ class SchrodingerBridge(Model):
     ) -> None:
         super().__init__()
         volatility = plain_volatility(volatility)
-        self.save_hyperparameters(ignore=["reference"])
+        self.save_hyperparameters(ignore=["reference"] if isinstance(reference, nn.Module) else [])
         self.automatic_optimization = False
         self.space = WorkingSpace(num_features, coordinates == "log", num_components)
         size = self.space.size
-        drift = Linear(size) if reference is None else copy.deepcopy(reference).double()
+        drift = reference_of(reference, size)
         check_settings(self.hparams, drift, size)
         self.process = Process(drift, size, self.space.log, volatility == ESTIMATE)
         if volatility != ESTIMATE:
@@ -165,29 +179,6 @@ class SchrodingerBridge(Model):
         self.double()
 
     # Training -------------------------------------------------------------------------------------------
-
-    def fit(self, data: Any = None, *, max_epochs: int = 30, **options: Any) -> Self:
-        """Refine the reference; see :meth:`seqdyn.models.base.Model.fit` for the other arguments.
-
-        Args:
-            data: Snapshots ``x (particle, feature)`` with the coordinate ``time (particle)``; optionally
-                ``weight (particle)``, ``growth (particle)`` (a prior on the rate at which a particle
-                multiplies, per unit of time) and the coordinate ``condition (particle)``, whose conditions
-                share the reference.
-            max_epochs: Most refinements. It ends earlier where, twice in a row, the divergence changes by
-            less
-                than ``tolerance`` and no parameter by more than a thousandth.
-            **options: ``seed``, ``run_dir``, ``resume``, ... .
-
-        Raises:
-            ValueError: If an argument is out of range, or the data do not fit the model.
-            NonFiniteError: If the divergence leaves the finite numbers.
-        """
-        if options.get("ema_decay") is not None:
-            raise ValueError("a bridge has no weights to average over steps; leave ema_decay out.")
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*configure_optimizers.* returned `None`")
-            return super().fit(data, max_epochs=max_epochs, **options)
 
     def datamodule(self, data: xr.Dataset, val: xr.Dataset | None = None) -> pl.LightningDataModule:
         for part in (data, val):
@@ -206,6 +197,11 @@ class SchrodingerBridge(Model):
         intervals, _ = make_intervals(self._working(batch))
         value, _ = objective(self.process.reference(self._solver(), frozen=False), intervals, None)
         return {"loss": value}
+
+    def on_fit_start(self) -> None:
+        if any(isinstance(callback, AverageWeights) for callback in self.trainer.callbacks):
+            raise ValueError("a bridge takes no steps to average weights over; leave ema_decay out.")
+        self.double()
 
     def on_train_start(self) -> None:
         if self.trainer.ckpt_path is not None:
@@ -656,7 +652,7 @@ class SchrodingerBridge(Model):
     def compare_references(
         self,
         snapshots: xr.Dataset,
-        references: Mapping[str, nn.Module],
+        references: Mapping[str, nn.Module | str],
         *,
         metrics: Sequence[str] = ("w2", "energy"),
         num_samples: int = 1000,
@@ -671,7 +667,7 @@ class SchrodingerBridge(Model):
 
         Args:
             snapshots: Snapshots at three or more times.
-            references: Families by name, each an ``nn.Module`` as in the constructor.
+            references: Families by name, each as ``reference`` of the constructor.
             metrics: See :meth:`score`.
             num_samples: See :meth:`score`.
             seed: Seed of fits and draws.
@@ -820,7 +816,8 @@ class SchrodingerBridge(Model):
     def reference_parameters(self) -> xr.Dataset:
         """Fitted parameters of the reference.
 
-        ``value (parameter)``, and over the fit ``trace (epoch, parameter)`` with the ``divergence (epoch)``;
+        ``value (parameter)``, and over the fit ``trace (refinement, parameter)`` with the ``divergence
+        (refinement)``, of which number 0 is the start;
         ``volatility (component, noise)`` is the matrix σ in force.
 
         Raises:
@@ -837,12 +834,15 @@ class SchrodingerBridge(Model):
             {"parameter": names},
             {"model": type(self).__name__, "reference": type(self.process.drift).__name__},
         )
-        if self.history is not None:
-            found["divergence"] = self.history["train_loss"]
-            if self._scalars():
-                traces = [self.history[f"train_{name}"].values for name in names]
-                found["trace"] = (("epoch", "parameter"), np.stack(traces, axis=1))
-        return found
+        if self.history is None or "train_divergence_before" not in self.history:
+            return found
+        first, after = self.history["train_divergence_before"].values[:1], self.history["train_loss"].values
+        found["divergence"] = ("refinement", np.concatenate([first, after]), {"units": "nats"})
+        if self._scalars():
+            traces = np.stack([self.history[f"train_{name}"].values for name in names], axis=1)
+            unknown = np.full((1, len(names)), np.nan)
+            found["trace"] = (("refinement", "parameter"), np.concatenate([unknown, traces]))
+        return found.assign_coords(refinement=np.arange(len(after) + 1))
 
     def view(self) -> BridgeView:
         """The bridge through the training snapshots, from the potentials that the fit found.

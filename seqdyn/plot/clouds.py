@@ -220,6 +220,7 @@ def _bins(model: xr.DataArray, clouds: dict[Any, np.ndarray], names: list[Any]) 
 
 def _title(time: Any, population: xr.Dataset, *, lacking: bool) -> str:
     units = str(population[TIME].attrs.get("units", ""))
+    units = "" if units == "1" else units
     title = f"{time:g} {units}" if 0 < len(units) <= _LONGEST_UNIT else f"time {time:g}"
     if time > extrapolated(population):
         title += ", extrapolated"

@@ -1,4 +1,4 @@
-"""How a reference was refined: its parameters and the objective at each epoch."""
+"""How a reference was refined: its parameters and the divergence after each step."""
 
 from __future__ import annotations
 
@@ -18,62 +18,62 @@ _MOST_NAMES = 14  # lines that colours and dashes tell apart
 
 
 def reference_parameters(data: xr.Dataset) -> Axes | np.ndarray:
-    """Draw the parameters of a reference at each refinement, and the objective if there is one.
+    """Draw the parameters of a reference at each refinement, and the divergence if there is one.
 
-    An objective that falls by more than a factor of ten is drawn on a logarithmic axis, linear below 1 if
+    A divergence that falls by more than a factor of ten is drawn on a logarithmic axis, linear below 1 if
     it does not stay positive.
 
     Args:
-        data: ``parameter_value (epoch, parameter)``, and possibly ``objective (epoch)``, as the attribute
+        data: ``trace (refinement, parameter)``, and possibly ``divergence (refinement)``, as the attribute
             ``reference_parameters`` of a fitted :class:`seqdyn.models.SchrodingerBridge`.
 
     Returns:
-        The axes, an array of two with an objective.
+        The axes, an array of two with a divergence.
 
     Raises:
         ValueError: If the dataset is of another kind.
     """
     maker = "models.SchrodingerBridge(...).fit(snapshots).reference_parameters"
-    check_dataset(data, maker, "parameter_value")
-    values = data["parameter_value"]
-    if set(values.dims) != {"epoch", "parameter"}:
+    check_dataset(data, maker, "trace")
+    values = data["trace"]
+    if set(values.dims) != {"refinement", "parameter"}:
         raise ValueError(
-            f"'parameter_value' must have the dims ('epoch', 'parameter'), got {values.dims}; draw what "
+            f"'trace' must have the dims ('refinement', 'parameter'), got {values.dims}; draw what "
             f"seqdyn.{maker} holds."
         )
-    with_objective = "objective" in data and data["objective"].dims == ("epoch",)
-    _, axes = panels(1 + with_objective, width=4.4, height=3.3)
-    _draw_parameters(axes[0], values.transpose("epoch", "parameter"))
-    if with_objective:
-        _draw_objective(axes[1], data["objective"])
+    with_divergence = "divergence" in data and data["divergence"].dims == ("refinement",)
+    _, axes = panels(1 + with_divergence, width=4.4, height=3.3)
+    _draw_parameters(axes[0], values.transpose("refinement", "parameter"))
+    if with_divergence:
+        _draw_divergence(axes[1], data["divergence"])
     for ax in axes:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.set_xlabel("epoch")
-    return np.array(axes, dtype=object) if with_objective else axes[0]
+        ax.set_xlabel("refinement")
+    return np.array(axes, dtype=object) if with_divergence else axes[0]
 
 
 def _draw_parameters(ax: Axes, values: xr.DataArray) -> None:
-    epochs = _epochs(values)
+    numbers = _numbers(values)
     names = values["parameter"].values.tolist() if "parameter" in values.coords else []
-    marker = "o" if len(epochs) == 1 else None
+    marker = "o" if len(numbers) == 1 else None
     ax.set_ylabel("value of the parameter")
     if not 0 < len(names) <= _MOST_NAMES:
-        ax.plot(epochs, values, color=COLORS["forecast"], linewidth=0.8, alpha=0.6, marker=marker)
+        ax.plot(numbers, values, color=COLORS["forecast"], linewidth=0.8, alpha=0.6, marker=marker)
         ax.set_title(f"{values.sizes['parameter']} parameters", fontsize="medium", loc="left")
         return
     # Dashes let a line show through another of the same values.
     for name, color, style in zip(names, cycle(SYMBOL_COLORS), cycle(("-", "--", "-.", ":")), strict=False):
         line = values.sel(parameter=name)
-        ax.plot(epochs, line, style, color=color, linewidth=1.5, marker=marker, label=str(name))
+        ax.plot(numbers, line, style, color=color, linewidth=1.5, marker=marker, label=str(name))
     place: dict[str, Any] = {"loc": "best"} if len(names) <= 6 else {"bbox_to_anchor": (1.0, 1.0)}
     ax.legend(frameon=False, fontsize="small", handlelength=2.5, **place)
 
 
-def _draw_objective(ax: Axes, objective: xr.DataArray) -> None:
-    values = objective.values
-    ax.plot(_epochs(objective), values, "o-", color=COLORS["forecast"], linewidth=1.5, markersize=3)
-    units = objective.attrs.get("units")
-    ax.set_ylabel("objective" + (f" [{units}]" if units else ""))
+def _draw_divergence(ax: Axes, divergence: xr.DataArray) -> None:
+    values = divergence.values
+    ax.plot(_numbers(divergence), values, "o-", color=COLORS["forecast"], linewidth=1.5, markersize=3)
+    units = divergence.attrs.get("units")
+    ax.set_ylabel("divergence" + (f" [{units}]" if units else ""))
     finite = values[np.isfinite(values)]
     if len(finite) == 0 or finite.max() <= 10 * max(abs(finite.min()), 1.0):
         return
@@ -84,5 +84,9 @@ def _draw_objective(ax: Axes, objective: xr.DataArray) -> None:
         ax.axhline(0, color=COLORS["history"], linewidth=0.6)
 
 
-def _epochs(values: xr.DataArray) -> np.ndarray:
-    return values["epoch"].values if "epoch" in values.coords else np.arange(1, values.sizes["epoch"] + 1)
+def _numbers(values: xr.DataArray) -> np.ndarray:
+    return (
+        values["refinement"].values
+        if "refinement" in values.coords
+        else np.arange(values.sizes["refinement"])
+    )

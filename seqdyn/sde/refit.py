@@ -7,16 +7,15 @@ on L itself, with the bridge solved anew at each: fast near the solution.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from scipy.optimize import minimize
-from torch import Tensor
 
-from seqdyn.sde.chain import Chain, objective
+from seqdyn.errors import NonFiniteError
+from seqdyn.sde.chain import Chain, is_solved, objective
 from seqdyn.sde.process import Process
 from seqdyn.sde.regression import (
+    BridgePaths,
     NetworkFit,
     bounds_of,
     fit_drift,
@@ -26,51 +25,10 @@ from seqdyn.sde.regression import (
 )
 from seqdyn.sde.solvers import PairSolver
 
-__all__ = ["BridgePaths", "bridge_paths", "descend", "regress"]
+__all__ = ["BridgePaths", "descend", "regress"]
 
 _HALVINGS = 4
 _SMALLEST_SCALE = 0.1  # of a parameter, for the quasi-Newton steps
-
-
-class BridgePaths(NamedTuple):
-    """Paths of a bridge as data for a regression.
-
-    Attributes:
-        states: (P, C).
-        times: (P, 1).
-        velocities: Drift of the pinned paths there, (P, C).
-        weights: Length of the time step, (P,).
-    """
-
-    states: Tensor
-    times: Tensor
-    velocities: Tensor
-    weights: Tensor
-
-
-@torch.no_grad()
-def bridge_paths(chain: Chain, num_paths: int, num_steps: int) -> BridgePaths:
-    """Draw paths in every interval of a chain, from the ambient random stream.
-
-    The velocity is the drift of the path given its end: it has the mean of the increments, without their
-    noise.
-    """
-    reference, intervals = chain.reference, chain.intervals
-    pairs = [chain.pairs(index, num_paths) for index in range(len(intervals.start))]
-    a, b = (torch.stack(ends) for ends in zip(*pairs, strict=True))
-    grid = torch.linspace(0, 1, num_steps + 1, dtype=a.dtype, device=a.device)
-    found = reference.solver.pinned(
-        reference.drift, reference.noise, a, b, intervals.start, intervals.duration, grid
-    )
-    step = (intervals.duration / num_steps)[:, None, None].expand_as(a[..., :1])
-    times = intervals.start[:, None, None] + step * torch.arange(
-        num_steps, dtype=a.dtype, device=a.device
-    ).view(-1, 1, 1, 1)
-    states = found.states[:-1]
-    velocities = reference.drift(states, times) + found.pull / step
-    return BridgePaths(
-        states.flatten(0, 2), times.flatten(0, 2), velocities.flatten(0, 2), step.expand_as(times).flatten()
-    )
 
 
 def regress(
@@ -84,9 +42,7 @@ def regress(
         The chain of the new reference; the given one if nothing was found.
     """
     before = get_parameters(process)
-    fit_drift(
-        chain.reference.drift, *bridge_paths(chain, num_paths, num_steps), chain.reference.noise, network
-    )
+    fit_drift(chain.reference.drift, *chain.paths(num_paths, num_steps), chain.reference.noise, network)
     change = get_parameters(process) - before
     for halving in range(_HALVINGS + 1):
         set_parameters(process, before + change / 2**halving)
@@ -98,12 +54,12 @@ def regress(
 
 
 def _solved(process: Process, solver: PairSolver, chain: Chain) -> Chain | None:
-    """The chain of a new reference; ``None`` if its transitions are not finite."""
+    """The chain of a new reference; ``None`` if it has none."""
     try:
         found = Chain(process.reference(solver), chain.intervals, start=chain.coupling.g)
-    except torch.linalg.LinAlgError:
+    except NonFiniteError:
         return None
-    return found if bool(torch.isfinite(found.value).all()) else None
+    return found if found.is_solved else None
 
 
 def descend(process: Process, solver: PairSolver, chain: Chain, max_evaluations: int) -> Chain:
@@ -136,15 +92,23 @@ class _Descent:
         self.bounds = [(None if bound == -np.inf else bound, None) for bound in lowest]
         self.value, self.potentials = float(chain.value.sum()), chain.coupling.g
         self._process, self._solver, self._intervals = process, solver, chain.intervals
+        # Where there is no bridge: high enough to step back from, low enough for the line search to
+        # interpolate, which it does not do from infinity.
+        self._wall = self.value + 1e4 * (1 + abs(self.value))
 
     def __call__(self, point: np.ndarray) -> tuple[float, np.ndarray]:
         set_parameters(self._process, point * self.scale)
         parameters = [p for _, p in free_parameters(self._process)]
-        with torch.enable_grad():
-            value, coupling = objective(
-                self._process.reference(self._solver, frozen=False), self._intervals, self.potentials
-            )
-            gradients = torch.autograd.grad(value, parameters, allow_unused=True)
+        try:
+            with torch.enable_grad():
+                value, coupling = objective(
+                    self._process.reference(self._solver, frozen=False), self._intervals, self.potentials
+                )
+                gradients = torch.autograd.grad(value, parameters, allow_unused=True)
+        except NonFiniteError:
+            return self._wall, np.zeros_like(point)
+        if not is_solved(coupling):
+            return self._wall, np.zeros_like(point)
         found = float(value.detach())
         if found < self.value:
             self.value, self.best, self.potentials = found, point.copy(), coupling.g

@@ -21,10 +21,11 @@ from seqdyn.sde.transition import whitener
 
 __all__ = [
     "FEW",
-    "NetworkFit",
     "bounds_of",
+    "BridgePaths",
     "fit_drift",
     "free_parameters",
+    "NetworkFit",
     "get_parameters",
     "set_parameters",
 ]
@@ -47,6 +48,22 @@ class NetworkFit(NamedTuple):
 
 
 _DEFAULT = NetworkFit()
+
+
+class BridgePaths(NamedTuple):
+    """Paths of a bridge as data for a regression.
+
+    Attributes:
+        states: (P, C).
+        times: (P, 1).
+        velocities: Drift of the pinned paths there, (P, C).
+        weights: Length of the time step, (P,).
+    """
+
+    states: Tensor
+    times: Tensor
+    velocities: Tensor
+    weights: Tensor
 
 
 @runtime_checkable

@@ -216,16 +216,16 @@ def test_without_a_time_in_common_there_is_nothing_to_compare(
 # Refinement and scores ------------------------------------------------------------------------------------
 
 
-def refinement(objective: list[float], count: int = 2) -> xr.Dataset:
-    epochs = np.arange(1, len(objective) + 1)
+def refinement(divergence: list[float], count: int = 2) -> xr.Dataset:
+    epochs = np.arange(1, len(divergence) + 1)
     values = np.arange(len(epochs) * count, dtype=float).reshape(len(epochs), count)
     return xr.Dataset(
-        {"parameter_value": (("epoch", "parameter"), values), "objective": ("epoch", objective)},
-        {"epoch": epochs, "parameter": [f"p{i}" for i in range(count)]},
+        {"trace": (("refinement", "parameter"), values), "divergence": ("refinement", divergence)},
+        {"refinement": epochs, "parameter": [f"p{i}" for i in range(count)]},
     )
 
 
-def test_parameters_and_objective_at_each_epoch() -> None:
+def test_parameters_and_divergence_at_each_epoch() -> None:
     data = refinement([3.0, 2.0, 1.5])
 
     left, right = drawn(plot.reference_parameters(data))
@@ -234,20 +234,24 @@ def test_parameters_and_objective_at_each_epoch() -> None:
     np.testing.assert_array_equal(left.lines[1].get_ydata(), [1.0, 3.0, 5.0])
     np.testing.assert_array_equal(left.lines[1].get_xdata(), [1, 2, 3])
     np.testing.assert_array_equal(right.lines[0].get_ydata(), [3.0, 2.0, 1.5])
-    assert (right.get_xlabel(), right.get_ylabel(), right.get_yscale()) == ("epoch", "objective", "linear")
+    assert (right.get_xlabel(), right.get_ylabel(), right.get_yscale()) == (
+        "refinement",
+        "divergence",
+        "linear",
+    )
     assert all(float(tick).is_integer() for tick in left.get_xticks())
 
 
 @pytest.mark.parametrize(
-    ("objective", "scale"),
+    ("divergence", "scale"),
     [([2137.0, 5.3, 1.9], "log"), ([2137.0, 5.3, -0.3], "symlog"), ([5.0, -0.3, -0.4], "linear")],
 )
-def test_a_steep_objective_is_logarithmic_as_far_as_it_can(objective: list[float], scale: str) -> None:
-    assert drawn(plot.reference_parameters(refinement(objective)))[1].get_yscale() == scale
+def test_a_steep_divergence_is_logarithmic_as_far_as_it_can(divergence: list[float], scale: str) -> None:
+    assert drawn(plot.reference_parameters(refinement(divergence)))[1].get_yscale() == scale
 
 
 def test_parameters_alone_and_too_many_to_name() -> None:
-    ax = plot.reference_parameters(refinement([1.0, 1.0], count=20).drop_vars("objective"))
+    ax = plot.reference_parameters(refinement([1.0, 1.0], count=20).drop_vars("divergence"))
 
     assert isinstance(ax, Axes)
     assert len(ax.lines) == 20
@@ -346,8 +350,8 @@ def test_other_dims_are_refused(paths: xr.Dataset, observed: xr.Dataset) -> None
         plot.snapshots(paths)
     with pytest.raises(ValueError, match="'x' has no times"):
         plot.snapshots(observed.drop_vars("time"))
-    with pytest.raises(ValueError, match=r"dims \('epoch', 'parameter'\), got \('epoch',\)"):
-        plot.reference_parameters(xr.Dataset({"parameter_value": ("epoch", [0.0])}))
+    with pytest.raises(ValueError, match=r"dims \('refinement', 'parameter'\), got \('refinement',\)"):
+        plot.reference_parameters(xr.Dataset({"trace": ("refinement", [0.0])}))
     with pytest.raises(ValueError, match=r"dims \('method', 'metric', 'time'\) with labels, got \('time',\)"):
         plot.scores(xr.Dataset({"score": ("time", [0.0])}))
 
