@@ -84,9 +84,8 @@ class Chain:
     def plan(self, index: int) -> Tensor:
         """Coupling of one interval, (N, M) with padding."""
         only = slice(index, index + 1)
-        intervals = _part(self.intervals, only)
-        cost = transition_cost(_part(self.transitions, only), intervals.target)
-        return _plan(cost, intervals, self.coupling.f[only], self.coupling.g[only])[0]
+        f, g = self.coupling.f[only], self.coupling.g[only]
+        return _plan(self._cost(only), _part(self.intervals, only), f, g)[0]
 
     def onward(self, index: int) -> Tensor:
         """Law of the target given each source of an interval, (N, M), rows with the sum 1.
@@ -94,7 +93,10 @@ class Chain:
         Unlike the coupling it is there for sources without weight too, the padding included.
         """
         potential = self.coupling.g[index] + self.intervals.target_weight[index].log()
-        return (potential - self.cost[index]).softmax(dim=-1)
+        return (potential - self._cost(slice(index, index + 1))[0]).softmax(dim=-1)
+
+    def _cost(self, only: slice) -> Tensor:
+        return transition_cost(_part(self.transitions, only), self.intervals.target[only])
 
     def pairs(self, index: int, num_samples: int, share: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Particles at both ends of an interval, (S, C) each, drawn from the coupling.
