@@ -95,8 +95,9 @@ class Chain:
         potential = self.coupling.g[index] + self.intervals.target_weight[index].log()
         return (potential - self._cost(slice(index, index + 1))[0]).softmax(dim=-1)
 
-    def _cost(self, only: slice) -> Tensor:
-        return transition_cost(_part(self.transitions, only), self.intervals.target[only])
+    def _cost(self, intervals: slice) -> Tensor:
+        """Costs (K, N, M) of some intervals; not kept, as they may be large."""
+        return transition_cost(_part(self.transitions, intervals), self.intervals.target[intervals])
 
     def pairs(self, index: int, num_samples: int, share: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Particles at both ends of an interval, (S, C) each, drawn from the coupling.
