@@ -103,8 +103,9 @@ class BridgeView:
         values = np.where(np.abs(values - nearest) <= slack, nearest, values)
         outside = (values < known[0]) | (values > known[-1])
         if outside.any():
+            of = f" of {self.labels[code]!r}" if self.labels else ""
             raise ValueError(
-                f"time {values[outside][0]:g} lies outside the snapshots, which go from {known[0]:g} to "
+                f"time {values[outside][0]:g} lies outside the snapshots{of}, which go from {known[0]:g} to "
                 f"{known[-1]:g}; model.forecast(times) runs the reference on after the last one."
             )
         return values
