@@ -171,9 +171,9 @@ def first_volatility(intervals: Intervals, num_parameters: int) -> float:
     seen = int((intervals.target_weight > 0).sum()) * intervals.target.shape[-1]
     if seen <= num_parameters:
         raise ValueError(
-            f"there is no volatility to estimate from {seen} numbers, the particles after the first snapshot, "
-            f"with {num_parameters} parameters, which can lead paths without noise through all of them; give "
-            "a number, or a reference with fewer parameters."
+            f"there is no volatility to estimate from {seen} numbers, the particles after the first "
+            f"snapshot, with {num_parameters} parameters, which can lead paths without noise through all of "
+            "them; give a number, or a reference with fewer parameters."
         )
     squares = []
     for index in range(len(intervals.start)):

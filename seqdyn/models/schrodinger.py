@@ -947,9 +947,9 @@ class SchrodingerBridge(Model):
 def _warn_if_unsolved(chain: Chain) -> None:
     if not chain.is_solved:
         warnings.warn(
-            f"the coupling of two snapshots misses their weights by {float(chain.coupling.error.max()):.2g} of "
-            "the mass: the noise is too small against the distances for float64. Raise the volatility, or drop "
-            "particles that are far from all others.",
+            f"the coupling of two snapshots misses their weights by {float(chain.coupling.error.max()):.2g} "
+            "of the mass: the noise is too small against the distances for float64. Raise the volatility, or "
+            "drop particles that are far from all others.",
             ConvergenceWarning,
             stacklevel=2,
         )

@@ -413,8 +413,16 @@ def test_a_reference_of_the_users_is_handed_in_again(data: xr.Dataset, tmp_path:
             SchrodingerBridge.load(tmp_path / "model", **modules)
 
 
-@pytest.mark.parametrize("options", [{"reference": "LotkaVolterra"}, {"num_components": 1, "volatility": 0.3},
-                                     {"coordinates": "log"}, {"volatility": [[0.3, 0.1], [0.0, 0.2]]}])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"reference": "LotkaVolterra"},
+        {"num_components": 1, "volatility": 0.3},
+        {"coordinates": "log", "reference": "LotkaVolterra"},
+        {"volatility": [[0.3, 0.1], [0.0, 0.2]]},
+    ],
+    ids=str,
+)
 def test_every_kind_comes_back(options: dict[str, Any], tmp_path: Path) -> None:
     positive = snapshots(*(np.exp(part) for part in clouds(0, 0.5, 1)))
     found = small(positive, **options)
@@ -476,13 +484,14 @@ def test_a_fit_goes_on_exactly_after_an_interruption(
     predators: xr.Dataset, tmp_path: Path, hook: str, number: int, kind: str
 ) -> None:
     def fit(**options: Any) -> SchrodingerBridge:
-        reference = LotkaVolterra() if kind == "formula" else GradientField(2, (8, 8))
+        with fork_rng(1):
+            reference = LotkaVolterra() if kind == "formula" else GradientField(2, (8, 8))
         model = SchrodingerBridge(2, 0.3, reference=reference, num_steps=6, num_paths=10, network_steps=5)
         return model.fit(predators, max_epochs=4, **FIT, **options)
 
     with pytest.raises(KeyError, match="interrupted"):
-        fit(run_dir=tmp_path / "run", checkpoint_every=1, callbacks=[StopAt(hook, number)])
-    resumed = fit(run_dir=tmp_path / "run", checkpoint_every=1, resume=True)
+        fit(run_dir=tmp_path / "run", callbacks=[StopAt(hook, number)])
+    resumed = fit(run_dir=tmp_path / "run", resume=True)
     expected = fit()
 
     for (name, value), other in zip(
@@ -499,8 +508,9 @@ def test_a_fit_of_a_fitted_model_goes_on(predators: xr.Dataset) -> None:
 
     twice = build().fit(predators, max_epochs=1, **FIT).fit(predators, max_epochs=1, **FIT)
 
-    first = float(build().fit(predators, max_epochs=1, **FIT).history.train_loss[-1])
-    assert float(twice.history.train_divergence_before[0]) == pytest.approx(first, abs=1e-6)
+    history = twice.history
+    assert history.sizes["epoch"] == 2
+    assert float(history.train_divergence_before[1]) == pytest.approx(float(history.train_loss[0]), abs=1e-6)
 
 
 def test_the_record_of_a_fit(hunter: SchrodingerBridge) -> None:
@@ -510,7 +520,9 @@ def test_the_record_of_a_fit(hunter: SchrodingerBridge) -> None:
     assert found.attrs["reference"] == "LotkaVolterra"
     np.testing.assert_array_equal(found.volatility, 0.1 * np.eye(2))
     for name in ("alpha", "beta", "gamma", "delta"):
-        assert float(found.value.sel(parameter=name)) == float(hunter.history[f"train_{name}"][-1])
+        assert float(found.value.sel(parameter=name)) == pytest.approx(
+            float(hunter.history[f"train_{name}"][-1]), rel=1e-12
+        )
     assert np.isfinite(hunter.history.to_array()).all()
 
 
@@ -566,9 +578,10 @@ def test_odd_snapshots_work(parts: list[np.ndarray], solver: str) -> None:
 def test_through_single_particles_there_is_one_path_up_to_noise() -> None:
     data = snapshots(ONE, ONE + 1, ONE + 1.5)
 
-    found = small(data, 0.01, max_epochs=10).marginal([0.5], num_samples=100, seed=0).x.values[:, 0]
+    found = small(data, 0.01, reference=Zero()).marginal([0.5], num_samples=400, seed=0).x.values[:, 0]
 
-    np.testing.assert_allclose(found.std(axis=0), 0.01 * 0.5, rtol=0.25)
+    np.testing.assert_allclose(found.mean(axis=0), [1.5, 2.5], atol=0.002)
+    np.testing.assert_allclose(found.std(axis=0), 0.01 * 0.5, rtol=0.15)
 
 
 def test_particles_of_one_time_are_one_snapshot(data: xr.Dataset) -> None:
@@ -631,7 +644,7 @@ class Failing(nn.Module):
         ({"volatility": None}, "volatility must be a number"),
         ({"volatility": [0.1, 0.2, 0.3]}, r"with 2 features, got shape \(3,\)"),
         ({"volatility": float("nan")}, "volatility is nan"),
-        ({"volatility": [[0.3, 0.1], [0.1, 0.2]], "coordinates": "log"}, "one per feature as volatility, no matrix"),
+        ({"volatility": [[0.3, 0.1], [0.1, 0.2]], "coordinates": "log"}, "as volatility, no matrix"),
         ({"num_components": 1, "coordinates": "log"}, "choose one: coordinates='log', or num_components="),
         ({"num_components": 3}, "at most num_features=2, got 3; None works on the features"),
         ({"num_components": 0}, "num_components must be a whole number of at least 1, got 0"),
@@ -641,18 +654,18 @@ class Failing(nn.Module):
         ({"num_steps": 0}, "num_steps must be a whole number of at least 1, got 0"),
         ({"tolerance": 0}, "tolerance must be a positive number, got 0"),
         ({"weight_decay": -1.0}, "weight_decay must be a finite number of at least 0"),
-        ({"solver": "linear", "reference": LotkaVolterra()}, "needs a reference A x .* LotkaVolterra .*'static'"),
-        ({"solver": "linear", "reference": Linear(2), "coordinates": "log"}, "Linear in log; use solver='static'"),
+        ({"solver": "linear", "reference": LotkaVolterra()}, "A x .* LotkaVolterra .*'static'"),
+        ({"solver": "linear", "reference": Linear(2), "coordinates": "log"}, "Linear in log; use"),
         ({"solver": "linear", "reference": Failing(lambda x, t: x**2)}, "needs a reference A x"),
-        ({"reference": "Lotka"}, "there is no reference 'Lotka'; give a module, or one of the names Gradient"),
+        ({"reference": "Lotka"}, "no reference 'Lotka'; give a module, or one of the names G"),
         ({"reference": LotkaVolterra}, r"got the class LotkaVolterra; make one: reference=LotkaVolterra\(\)"),
         ({"reference": lambda x, t: x}, r"got function; write it as the forward\(x, t\) of an nn.Module"),
         ({"reference": LotkaVolterra(), "num_features": 3}, r"LotkaVolterra failed on states \(3, 3\)"),
         ({"reference": Failing(lambda x, t: x[..., 0])}, r"gave torch.float64 \(3,\) for states"),
-        ({"reference": Failing(lambda x: x)}, r"failed on states \(3, 2\) and times \(3, 1\): .* 2 were given"),
+        ({"reference": Failing(lambda x: x)}, r"failed on states \(3, 2\) and times .* 2 were given"),
         ({"reference": Failing(lambda x, t: x.numpy())}, "gave ndarray for states"),
         ({"reference": Failing(lambda x, t: x @ torch.ones(3, 3))}, r"failed on .*forward\(x, t\) must map"),
-        ({"reference": Failing(lambda x, t: x.float())}, r"gave torch.float32 \(3, 2\) for states torch.float64"),
+        ({"reference": Failing(lambda x, t: x.float())}, r"gave torch.float32 \(3, 2\) for states"),
         ({"reference": Failing(lambda x, t: x * float(t))}, r"failed on states \(3, 2\) and times \(3, 1\)"),
         ({"reference": Failing(lambda x, t: x * t.sin())}, r"failed on states \(3, 2\) and the time 0.0"),
     ],
@@ -673,11 +686,11 @@ def with_bad_value(data: xr.Dataset) -> xr.Dataset:
     [
         (with_bad_value, {}, r"'x' has 1 of 30 particles with NaN .* \(first at particle=3\); drop them"),
         (lambda d: d, {"num_features": 3}, "have 2 features but the model .*; build it with num_features=2"),
-        (lambda d: d.isel(particle=d.time.values == 0), {}, r"snapshots at two or more times, got only \[0\]"),
+        (lambda d: d.isel(particle=d.time.values == 0), {}, r"at two or more times, got only \[0.*\]"),
         (lambda d: d, {"coordinates": "log"}, r"needs positive data, but 'x' is -.* at particle=\d+; drop"),
-        (lambda d: d.assign(weight=("particle", (d.time.values > 0) * 1.0)), {}, "at time 0 have weight 0; give"),
-        (lambda d: d.isel(particle=slice(0, 3)), {"num_components": 2, "num_features": 2}, "."),
-        (lambda d: d.assign(x=0 * d.x), {"volatility": "estimate", "reference": Zero()}, "all snapshots coincide"),
+        (lambda d: d.assign(weight=("particle", 1.0 * (d.time.values > 0))), {}, "have weight 0; give"),
+        (lambda d: d.assign(x=d.x[:, 0] + 0 * d.x), {"num_components": 2}, "vary in only 1 directions"),
+        (lambda d: d.assign(x=0 * d.x), {"volatility": "estimate"}, "all snapshots coincide"),
         (lambda d: snapshots(ONE, ONE + 1, ONE + 2), {"volatility": "estimate"},
          "no volatility to estimate from 4 numbers, .* with 7 parameters, .* fewer parameters"),
     ],
@@ -719,9 +732,10 @@ def test_times_outside_are_refused_with_the_verb_that_takes_them(
     model: SchrodingerBridge, data: xr.Dataset
 ) -> None:
     for times in ([3.5], [-1.0]):
-        for verb in (lambda: model.marginal(times), lambda: model.infer(data, times)):
-            with pytest.raises(ValueError, match=r"which go from 0 to 3; model.forecast\(times\) runs"):
-                verb()
+        with pytest.raises(ValueError, match=r"which go from 0 to 3; model.forecast\(times\) runs"):
+            model.marginal(times)
+        with pytest.raises(ValueError, match=r"which go from 0 to 3; model.forecast\(times\) runs"):
+            model.infer(data, times)
     for times, start in (([3.0], "last"), ([2.0, 4.0], "last"), ([0.0], "first")):
         with pytest.raises(ValueError, match=r"is not after the snapshot at [03] .*model.marginal\(times\)"):
             model.forecast(times, start=start)
