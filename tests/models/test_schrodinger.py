@@ -39,7 +39,7 @@ def snapshots(*parts: np.ndarray, times: Any = None) -> xr.Dataset:
 
 
 def small(
-    data: xr.Dataset, volatility: Any = 0.5, *, max_epochs: int = 2, **options: Any
+    data: xr.Dataset, volatility: Any = 0.5, *, max_epochs: int = 1, **options: Any
 ) -> SchrodingerBridge:
     model = SchrodingerBridge(
         data.sizes["feature"], volatility, **{"num_steps": 8, "num_paths": 20, **options}
@@ -146,8 +146,8 @@ def test_a_fit_ends_where_nothing_changes(hunter: SchrodingerBridge) -> None:
 
 
 def test_the_exact_solver_and_the_linearised_one_find_the_same_linear_drift(data: xr.Dataset) -> None:
-    exact = small(data, solver="linear", max_epochs=20)
-    found = small(data, solver="static", max_epochs=20, num_steps=60)
+    exact = small(data, solver="linear", max_epochs=5)
+    found = small(data, solver="static", max_epochs=5, num_steps=30)
 
     np.testing.assert_allclose(
         found.reference_parameters.value, exact.reference_parameters.value, rtol=0.01, atol=0.01
@@ -476,9 +476,8 @@ class StopAt(pl.Callback):
 
 @pytest.mark.parametrize(
     ("hook", "number"),
-    [("on_train_batch_start", 1), ("on_train_batch_end", 1), ("on_train_epoch_end", 0),
-     ("on_train_epoch_end", 2), ("on_train_epoch_start", 3), ("on_train_end", 0)],
-)  # fmt: skip
+    [("on_train_batch_start", 1), ("on_train_batch_end", 1), ("on_train_epoch_end", 1), ("on_train_end", 0)],
+)
 @pytest.mark.parametrize("kind", ["formula", "network"])
 def test_a_fit_goes_on_exactly_after_an_interruption(
     predators: xr.Dataset, tmp_path: Path, hook: str, number: int, kind: str
@@ -486,8 +485,8 @@ def test_a_fit_goes_on_exactly_after_an_interruption(
     def fit(**options: Any) -> SchrodingerBridge:
         with fork_rng(1):
             reference = LotkaVolterra() if kind == "formula" else GradientField(2, (8, 8))
-        model = SchrodingerBridge(2, 0.3, reference=reference, num_steps=6, num_paths=10, network_steps=5)
-        return model.fit(predators, max_epochs=4, **FIT, **options)
+        model = SchrodingerBridge(2, 0.3, reference=reference, num_steps=4, num_paths=10, network_steps=5)
+        return model.fit(predators, max_epochs=3, **FIT, **options)
 
     with pytest.raises(KeyError, match="interrupted"):
         fit(run_dir=tmp_path / "run", callbacks=[StopAt(hook, number)])
@@ -568,11 +567,11 @@ ONE, SAME = np.array([[1.0, 2.0]]), clouds(0)[0]
     ids=["one particle each", "one particle at the ends", "identical", "repeated particles", "no spread",
          "far apart", "two parts of unequal mass", "more features than particles"],
 )  # fmt: skip
-@pytest.mark.parametrize("solver", ["static", "linear"])
-def test_odd_snapshots_work(parts: list[np.ndarray], solver: str) -> None:
+def test_odd_snapshots_work(parts: list[np.ndarray]) -> None:
     data = snapshots(*parts)
 
-    assert_works(small(data, solver=solver), data)
+    for solver in ("static", "linear"):
+        assert_works(small(data, solver=solver), data)
 
 
 def test_through_single_particles_there_is_one_path_up_to_noise() -> None:
@@ -619,7 +618,7 @@ def test_particles_without_weight_do_not_count(data: xr.Dataset) -> None:
 
 
 def test_very_little_noise_is_solved(data: xr.Dataset) -> None:
-    assert_works(small(data, 1e-6), data)
+    assert_works(small(data, 1e-5, reference=Zero()), data)
 
 
 # Refusals
