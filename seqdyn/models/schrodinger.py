@@ -115,6 +115,8 @@ class SchrodingerBridge(Model):
         ValueError: If an argument is out of range.
     """
 
+    data_kind = "snapshots"
+
     snapshot_x: Tensor
     snapshot_time: Tensor
     snapshot_weight: Tensor
@@ -177,8 +179,7 @@ class SchrodingerBridge(Model):
                 multiplies, per unit of time) and the coordinate ``condition (particle)``, whose conditions
                 share the reference.
             max_epochs: Most refinements. It ends earlier where, twice in a row, the divergence changes by
-            less
-                than ``tolerance`` and no parameter by more than a thousandth.
+                less than ``tolerance`` and no parameter by more than a thousandth.
             **options: ``seed``, ``run_dir``, ``resume``, ... .
 
         Raises:
@@ -363,9 +364,9 @@ class SchrodingerBridge(Model):
         in between.
 
         Args:
-            snapshots: Snapshots, those of the training or others of the same features. times: Increasing
-            times from the first snapshot to the last; by default the snapshots' own and nine
-                between any two.
+            snapshots: Snapshots, those of the training or others of the same features.
+            times: Increasing times from the first snapshot to the last; by default the snapshots' own and
+                nine between any two.
             num_samples: Paths S, in each condition.
             seed: Seed; ``None`` takes one from the ambient stream.
             condition: Label of one condition; all by default.
@@ -539,8 +540,8 @@ class SchrodingerBridge(Model):
 
         Args:
             snapshots: Snapshots at three or more times.
-            metrics: See :meth:`score`.
-            num_samples: See :meth:`score`.
+            metrics: Some of ``"w2"``, ``"w1"``, ``"energy"``, ``"mmd2"`` and ``"swd"``, see :meth:`score`.
+            num_samples: Particles drawn of the model and of the Brownian bridge.
             seed: Seed of fits and draws.
             max_epochs: Most refinements in each fit.
             progress: Show a progress bar.
