@@ -126,6 +126,7 @@ class SchrodingerBridge(Model):
         ValueError: If an argument is out of range.
     """
 
+    data_kind = "snapshots"
     default_epochs = 30
 
     snapshot_x: Tensor
@@ -375,9 +376,9 @@ class SchrodingerBridge(Model):
         in between.
 
         Args:
-            snapshots: Snapshots, those of the training or others of the same features. times: Increasing
-            times from the first snapshot to the last; by default the snapshots' own and nine
-                between any two.
+            snapshots: Snapshots, those of the training or others of the same features.
+            times: Increasing times from the first snapshot to the last; by default the snapshots' own and
+                nine between any two.
             num_samples: Paths S, in each condition.
             seed: Seed; ``None`` takes one from the ambient stream.
             condition: Label of one condition; all by default.
@@ -639,8 +640,8 @@ class SchrodingerBridge(Model):
 
         Args:
             snapshots: Snapshots at three or more times.
-            metrics: See :meth:`score`.
-            num_samples: See :meth:`score`.
+            metrics: Some of ``"w2"``, ``"w1"``, ``"energy"``, ``"mmd2"`` and ``"swd"``, see :meth:`score`.
+            num_samples: Particles drawn of the model and of the Brownian bridge.
             seed: Seed of fits and draws.
             max_epochs: Most refinements in each fit.
             progress: Show a progress bar.
