@@ -62,7 +62,7 @@ class Chain:
         self.reference, self.intervals = reference, intervals
         with torch.no_grad():
             transitions = reference.solver.transitions(reference.drift, reference.noise, intervals)
-            self.cost = transition_cost(transitions, intervals.target)
+            self.cost = _cost(transitions, intervals)
         weights = intervals.source_weight, intervals.target_weight
         self.coupling = couple(self.cost, *weights, start=start) if coupling is None else coupling
 
@@ -171,11 +171,23 @@ def objective(reference: Reference, intervals: Intervals, start: Tensor | None) 
     """
     transitions = reference.solver.transitions(reference.drift, reference.noise, intervals)
     with torch.no_grad():
-        cost = transition_cost(transitions, intervals.target)
+        cost = _cost(transitions, intervals)
         coupling = couple(cost, intervals.source_weight, intervals.target_weight, start=start)
         moments = _moments(cost, intervals, coupling, transitions.mean)
     surrogate = _expected_cost(transitions, *moments)
     return surrogate + (coupling.value.sum() - surrogate.detach()), coupling
+
+
+def _cost(transitions: Transition, intervals: Intervals) -> Tensor:
+    """Cost of every pair.
+
+    Raises:
+        torch.linalg.LinAlgError: If one is not finite, as where the drift makes paths explode.
+    """
+    cost = transition_cost(transitions, intervals.target)
+    if not bool(torch.isfinite(cost).all()):
+        raise torch.linalg.LinAlgError("a transition is not finite.")
+    return cost
 
 
 def _moments(

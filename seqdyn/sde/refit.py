@@ -28,6 +28,7 @@ __all__ = ["BridgePaths", "descend", "regress"]
 
 _HALVINGS = 4
 _SMALLEST_SCALE = 0.1  # of a parameter, for the quasi-Newton steps
+_PENALTY = 10.0  # how far above the best L, in units of its size, a place without one lies
 
 
 def regress(
@@ -95,14 +96,23 @@ class _Descent:
     def __call__(self, point: np.ndarray) -> tuple[float, np.ndarray]:
         set_parameters(self._process, point * self.scale)
         parameters = [p for _, p in free_parameters(self._process)]
-        with torch.enable_grad():
-            value, coupling = objective(
-                self._process.reference(self._solver, frozen=False), self._intervals, self.potentials
-            )
-            gradients = torch.autograd.grad(value, parameters, allow_unused=True)
+        try:
+            with torch.enable_grad():
+                value, coupling = objective(
+                    self._process.reference(self._solver, frozen=False), self._intervals, self.potentials
+                )
+                gradients = torch.autograd.grad(value, parameters, allow_unused=True)
+        except torch.linalg.LinAlgError:
+            return self._refused()
         found = float(value.detach())
+        if not np.isfinite(found):
+            return self._refused()
         if found < self.value:
             self.value, self.best, self.potentials = found, point.copy(), coupling.g
         parts = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
         gradient = torch.cat([part.reshape(-1) for part in parts]).double().cpu().numpy()
         return found, gradient * self.scale
+
+    def _refused(self) -> tuple[float, np.ndarray]:
+        """Where paths explode there is no L: a flat place above all others, to turn back from."""
+        return self.value + _PENALTY * (1 + abs(self.value)), np.zeros_like(self.best)
