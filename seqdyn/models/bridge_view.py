@@ -326,7 +326,12 @@ class BridgeView:
         if times is None:
             raise ValueError("an array of states needs their times=, one number or one per particle.")
         code = self._one(condition)
-        moments = np.broadcast_to(np.asarray(times, dtype=float), (len(values),))
+        moments = np.asarray(times, dtype=float)
+        if moments.shape not in ((), (len(values),)):
+            raise ValueError(
+                f"times must be one number or one per particle, {len(values)}, got shape {moments.shape}."
+            )
+        moments = np.broadcast_to(moments, (len(values),))
         ordered, inverse = np.unique(moments, return_inverse=True)
         moments = self._within(ordered, code)[inverse]
         like = self.chain.intervals.source

@@ -46,13 +46,15 @@ from seqdyn.data.schema import (
 )
 from seqdyn.data.snapshots import MarginalLoader, SnapshotDataModule
 from seqdyn.dynamics import FlowDynamics
-from seqdyn.errors import NonFiniteError
+from seqdyn.errors import ConvergenceWarning, NonFiniteError
 from seqdyn.models import bridge_scores, bridge_uncertainty
 from seqdyn.models.base import Model
 from seqdyn.models.bridge_annotate import Particles, annotate
 from seqdyn.models.bridge_cells import ancestors, fates
 from seqdyn.models.bridge_settings import (
     ESTIMATE,
+    check_kind,
+    check_reference,
     check_settings,
     first_volatility,
     plain_volatility,
@@ -80,7 +82,6 @@ logger = logging.getLogger("seqdyn")
 
 _EVALUATIONS = 20  # of the divergence, in the quasi-Newton steps of one refinement
 _FEW_EVALUATIONS = 5  # where only the volatility is free
-_LOOSE = 1e-3  # error of a coupling's marginals at which a warning is due
 # Buffers whose sizes are those of the training data.
 _SIZED = ("snapshot_x", "snapshot_time", "snapshot_weight", "snapshot_growth", "snapshot_condition",
           "snapshot_particle", "source_potential", "target_potential", "volatility_ratio",
@@ -160,13 +161,15 @@ class SchrodingerBridge(Model):
         num_simulations: int = 8,
     ) -> None:
         super().__init__()
+        check_kind(reference)
         volatility = plain_volatility(volatility)
         self.save_hyperparameters(ignore=["reference"] if isinstance(reference, nn.Module) else [])
         self.automatic_optimization = False
+        check_settings(self.hparams)
         self.space = WorkingSpace(num_features, coordinates == "log", num_components)
         size = self.space.size
         drift = reference_of(reference, size)
-        check_settings(self.hparams, drift, size)
+        check_reference(drift, size, self.hparams)
         self.process = Process(drift, size, self.space.log, volatility == ESTIMATE)
         if volatility != ESTIMATE:
             self.process.volatility.copy_(volatility_matrix(volatility, size))
@@ -219,7 +222,8 @@ class SchrodingerBridge(Model):
             self.space.fit(x, weight)
             if self.hparams.volatility == ESTIMATE:
                 size = self.space.size
-                start = first_volatility(make_intervals(self._working(batch))[0])
+                intervals, _ = make_intervals(self._working(batch))
+                start = first_volatility(intervals, len(get_parameters(self.process)))
                 self.process.volatility.copy_(volatility_matrix(start, size, self.process.volatility))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
@@ -233,6 +237,7 @@ class SchrodingerBridge(Model):
             with fork_rng(int(self.path_seed)):
                 chain = self._refine(chain)
             self.source_potential, self.target_potential = chain.coupling.f, chain.coupling.g
+        _warn_if_unsolved(chain)
         value = float(chain.value.sum())
         if not math.isfinite(value):
             raise NonFiniteError(
@@ -888,6 +893,8 @@ class SchrodingerBridge(Model):
             nothing = f.new_zeros(len(f))
             coupling = Coupling(f, g, nothing, nothing, 0)
         chain = Chain(model.process.reference(self._solver()), intervals, coupling=coupling)
+        if coupling is None:
+            _warn_if_unsolved(chain)
         return BridgeView(
             chain,
             snapshots,
@@ -936,3 +943,14 @@ class SchrodingerBridge(Model):
                 f"coordinates='log' needs positive data, but 'x' is {float(data[X].values[low][0]):g} at "
                 f"particle={int(low.any(axis=1).argmax())}; drop such particles, or use coordinates='raw'."
             )
+
+
+def _warn_if_unsolved(chain: Chain) -> None:
+    if not chain.is_solved:
+        warnings.warn(
+            f"the coupling of two snapshots misses their weights by {float(chain.coupling.error.max()):.2g} "
+            "of the mass: the noise is too small against the distances for float64. Raise the volatility, or "
+            "drop particles that are far from all others.",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
