@@ -81,11 +81,15 @@ class Chain:
         """Whether every coupling has its marginals, to a thousandth of the mass; else L is too low."""
         return is_solved(self.coupling)
 
+    def cost(self, index: int) -> Tensor:
+        """Costs of one interval in nats, (N, M) with padding; made anew, for all together fill the memory."""
+        only = slice(index, index + 1)
+        return transition_cost(_part(self.transitions, only), self.intervals.target[only])[0]
+
     def plan(self, index: int) -> Tensor:
         """Coupling of one interval, (N, M) with padding."""
-        only = slice(index, index + 1)
-        f, g = self.coupling.f[only], self.coupling.g[only]
-        return _plan(self._cost(only), _part(self.intervals, only), f, g)[0]
+        a, b = self.intervals.source_weight[index], self.intervals.target_weight[index]
+        return entropic_plan(self.cost(index), a, b, self.coupling.f[index], self.coupling.g[index])
 
     def onward(self, index: int) -> Tensor:
         """Law of the target given each source of an interval, (N, M), rows with the sum 1.
@@ -93,11 +97,7 @@ class Chain:
         Unlike the coupling it is there for sources without weight too, the padding included.
         """
         potential = self.coupling.g[index] + self.intervals.target_weight[index].log()
-        return (potential - self._cost(slice(index, index + 1))[0]).softmax(dim=-1)
-
-    def _cost(self, intervals: slice) -> Tensor:
-        """Costs (K, N, M) of some intervals; not kept, as they may be large."""
-        return transition_cost(_part(self.transitions, intervals), self.intervals.target[intervals])
+        return (potential - self.cost(index)).softmax(dim=-1)
 
     def pairs(self, index: int, num_samples: int, share: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Particles at both ends of an interval, (S, C) each, drawn from the coupling.
@@ -197,7 +197,8 @@ def objective(reference: Reference, intervals: Intervals, start: Tensor | None) 
     transitions = _transitions(reference, intervals)
     surrogate, couplings = transitions.mean.new_zeros(()), []
     for transition, part, cost, coupling in _groups(transitions, intervals, start):
-        moments = _moments(_plan(cost, part, coupling.f, coupling.g), part.target, transition.mean)
+        plan = entropic_plan(cost, part.source_weight, part.target_weight, coupling.f, coupling.g)
+        moments = _moments(plan, part.target, transition.mean)
         surrogate = surrogate + _expected_cost(transition, *moments)
         couplings.append(coupling)
     coupling = _joined(couplings)
@@ -260,10 +261,6 @@ def _transitions(reference: Reference, intervals: Intervals) -> Transition:
             "drift, or take more num_steps."
         )
     return found
-
-
-def _plan(cost: Tensor, intervals: Intervals, f: Tensor, g: Tensor) -> Tensor:
-    return entropic_plan(cost, intervals.source_weight, intervals.target_weight, f, g)
 
 
 def _moments(plan: Tensor, target: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
