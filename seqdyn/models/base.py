@@ -8,7 +8,7 @@ import inspect
 import os
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import pytorch_lightning as pl
 from torch import Tensor
@@ -36,6 +36,7 @@ class Model(pl.LightningModule, abc.ABC):
     ``training_step`` of its own ends with ``return self._log("train", batch, losses)``.
 
     Attributes:
+        data_kind: What it learns from: ``seqdyn.data.read_<data_kind>`` reads its files.
         history: Dim ``epoch``: ``train_loss`` and its parts, ``val_loss``, ``seconds``; ``None`` before the
             first fit.
         data_info: What :func:`seqdyn.data.schema.describe` says of the training data; ``None`` where it is
@@ -45,6 +46,7 @@ class Model(pl.LightningModule, abc.ABC):
             otherwise.
     """
 
+    data_kind: Literal["sequences", "symbols", "snapshots"] = "sequences"
     history: xr.Dataset | None = None
     data_info: dict[str, Any] | None = None
     gradient_clip_val: float | None = None

@@ -127,6 +127,7 @@ class SchrodingerBridge(Model):
         ValueError: If an argument is out of range.
     """
 
+    data_kind = "snapshots"
     default_epochs = 30
 
     snapshot_x: Tensor
@@ -636,8 +637,8 @@ class SchrodingerBridge(Model):
 
         Args:
             snapshots: Snapshots at three or more times.
-            metrics: See :meth:`score`.
-            num_samples: See :meth:`score`.
+            metrics: Some of ``"w2"``, ``"w1"``, ``"energy"``, ``"mmd2"`` and ``"swd"``, see :meth:`score`.
+            num_samples: Particles drawn of the model and of the Brownian bridge.
             seed: Seed of fits and draws.
             max_epochs: Most refinements in each fit.
             progress: Show a progress bar.

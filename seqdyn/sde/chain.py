@@ -132,7 +132,7 @@ class Chain:
         for index, wanted in zip(indices, fractions, strict=True):
             there = pick(self.plan(index), here)
             ends = self.intervals.source[index][here], self.intervals.target[index][there]
-            states.append(self.fill(index, *ends, wanted) if len(wanted) else ends[0][:0])
+            states.append(self.fill(index, *ends, wanted) if len(wanted) else ends[0][None][:0])
             here = there
         return states
 
