@@ -112,7 +112,9 @@ class SchrodingerBridge(Model):
             approximation and fills in guided paths; ``"linear"`` is exact, for references that are linear.
         coordinates: ``"raw"``, or ``"log"`` for noise proportional to the state, σ x dW; σ is then relative.
         num_components: Work on so many principal components of the features, found in the training
-            snapshots; the reference then acts on components. ``None`` works on the features.
+            snapshots; the reference then acts on components. All verbs still answer in features, dense: 100
+            paths at 21 times in 1479 genes are 25 MB, and twice as much while they are made. ``None`` works
+            on the features.
         num_steps: Time steps in each interval between snapshots.
         num_paths: Paths drawn in each interval for a regression.
         tolerance: Change of the divergence, in nats, below which a refinement counts as the last but one.
