@@ -65,12 +65,13 @@ from seqdyn.nn.working import WorkingSpace
 from seqdyn.ot.coupling import Coupling
 from seqdyn.rng import ambient_seed, fork_rng
 from seqdyn.sde.chain import Chain, objective
+from seqdyn.sde.drifts import Zero
 from seqdyn.sde.intervals import Intervals, Snapshots, make_intervals
 from seqdyn.sde.noise import volatility_matrix
 from seqdyn.sde.process import Process
 from seqdyn.sde.refit import descend, regress
 from seqdyn.sde.regression import FEW, NetworkFit, free_parameters, get_parameters
-from seqdyn.sde.solvers import Affine, Linearized, PairSolver
+from seqdyn.sde.solvers import Affine, AffineDrift, Linearized, PairSolver
 from seqdyn.train.callbacks import AverageWeights
 
 if TYPE_CHECKING:
@@ -108,8 +109,10 @@ class SchrodingerBridge(Model):
             copy of it is fitted, starting from its parameters; those with ``requires_grad=False`` stay as
             they are. The name of a class there, such as ``"LotkaVolterra"``, stands for one with its default
             arguments, and need not be handed in again at :meth:`load`. ``"Linear"`` by default.
-        solver: ``"static"`` couples snapshots by the reference's transition density in the linear noise
-            approximation and fills in guided paths; ``"linear"`` is exact, for references that are linear.
+        solver: ``"static"`` couples snapshots by the reference's transition density and fills in pinned
+            paths: exactly where the reference says that it is linear (``affine()``), else in the linear noise
+            approximation and by guided proposals. ``"linear"`` is the same, but refuses references for which
+            it would not be exact.
         coordinates: ``"raw"``, or ``"log"`` for noise proportional to the state, σ x dW; σ is then relative.
         num_components: Work on so many principal components of the features, found in the training
             snapshots; the reference then acts on components. All verbs still answer in features, dense: 100
@@ -285,7 +288,7 @@ class SchrodingerBridge(Model):
 
     def _descends(self) -> bool:
         """Whether the divergence itself is minimised, not only regressions."""
-        return len(get_parameters(self.process)) <= FEW or self.hparams.solver == "linear"
+        return len(get_parameters(self.process)) <= FEW or isinstance(self._solver(), Affine)
 
     def _refine(self, chain: Chain) -> Chain:
         hparams, solver = self.hparams, self._solver()
@@ -724,7 +727,7 @@ class SchrodingerBridge(Model):
         Raises:
             NotFittedError: If the model was neither fitted nor loaded.
             ValueError: If an argument is out of range, or the reference has more than 64 parameters and the
-                solver is not ``"linear"``: such are refitted by regressions, which are too rough for this.
+                is not linear: such are refitted by regressions, which are too rough for this.
 
         Warns:
             UserWarning: If a parameter spreads over more than half of its value: the snapshots hardly tell
@@ -923,7 +926,8 @@ class SchrodingerBridge(Model):
     # Parts of a fitted model ----------------------------------------------------------------------------
 
     def _solver(self) -> PairSolver:
-        return Affine() if self.hparams.solver == "linear" else Linearized(self.hparams.num_steps)
+        is_affine = isinstance(self.process.drift, AffineDrift | Zero)
+        return Affine() if is_affine and not self.space.log else Linearized(self.hparams.num_steps)
 
     def _check_data(self, data: xr.Dataset, min_times: int = 2) -> None:
         check_snapshots(data, min_times=min_times)
