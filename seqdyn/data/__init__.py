@@ -38,6 +38,7 @@ __getattr__, __dir__, __all__ = attach(
         "split_snapshots": "snapshot_splits",
         "stack_snapshots": "convert",
         "summary": "schema",
+        "to_anndata": "cells",
         "to_netcdf": "convert",
         "to_pandas": "convert",
         "windows": "windows",

@@ -85,7 +85,7 @@ def summarize_snapshots(data: xr.Dataset) -> str:
     features = f"{len(names)} features: " if len(names) > 1 else "feature "
     features += ", ".join(map(str, names[:6])) + (", …" if len(names) > 6 else "")
     units = f" [{facts['units']}]" if facts["units"] else ""
-    listed = [f"{time:g}" for time in dict.fromkeys(facts["snapshot_times"])]
+    listed = [f"{time:g}" for time in sorted(set(facts["snapshot_times"]))]
     times = ", ".join(listed[:10]) + (", …" if len(listed) > 10 else "")
     kinds = f", {len(facts['conditions'])} conditions" if facts["conditions"] else ""
     counts = facts["num_particles"]

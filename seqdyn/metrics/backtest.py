@@ -54,7 +54,7 @@ def evaluate(
     data: xr.Dataset,
     *,
     num_windows: int | None = None,
-    num_samples: int = 100,
+    num_samples: int | None = None,
     seed: int | None = None,
     prediction_length: int | None = None,
     keep_forecasts: bool = False,
@@ -78,7 +78,8 @@ def evaluate(
             has ``covariates``, those of the window are passed on.
         data: Sequences ``target (series, time, feature)`` with the truth of all windows.
         num_windows: Number of windows.
-        num_samples: Sample paths per forecast.
+        num_samples: Sample paths per forecast, by default 100; of snapshots, particles drawn, by default as
+            many as ``leave_one_out`` draws.
         seed: Seed of all draws. A window's own seed is derived from it and from the window's
             distance to the end, so that the last windows of a longer evaluation score the same. ``None``
             takes one from the ambient stream; it is recorded either way.
@@ -112,11 +113,12 @@ def evaluate(
             in no window.
     """
     if isinstance(data, xr.Dataset) and X in data and TARGET not in data:
-        return _leave_one_out(
-            model, data, num_windows, forecast_options | {"seed": seed, "progress": progress}
-        )
+        _refuse_windows(num_windows, prediction_length, keep_forecasts)
+        drawn = {} if num_samples is None else {"num_samples": num_samples}
+        return _leave_one_out(model, data, forecast_options | drawn | {"seed": seed, "progress": progress})
     if num_windows is None:
         raise ValueError("sequences are scored over rolling windows; pass num_windows=1 for the last one.")
+    num_samples = 100 if num_samples is None else num_samples
     forecaster: Any = model
     plan = _plan(forecaster, data, num_windows, prediction_length, progress, forecast_options)
     _warn_if_trained_on(model, data, plan.first)
@@ -145,14 +147,23 @@ def evaluate(
     return _with_units(scores, data[TARGET].attrs.get("units"))
 
 
-def _leave_one_out(model: Any, data: xr.Dataset, num_windows: Any, options: dict[str, Any]) -> xr.Dataset:
+def _refuse_windows(num_windows: Any, prediction_length: Any, keep_forecasts: bool) -> None:
+    given = {
+        "num_windows": num_windows is not None,
+        "prediction_length": prediction_length is not None,
+        "keep_forecasts": keep_forecasts,
+    }
+    name = next((name for name, is_given in given.items() if is_given), None)
+    if name is not None:
+        raise ValueError(f"snapshots have no windows: each is left out once; leave {name} out.")
+
+
+def _leave_one_out(model: Any, data: xr.Dataset, options: dict[str, Any]) -> xr.Dataset:
     if not isinstance(model, LeaveOneOut):
         raise TypeError(
             f"{type(model).__name__} has no method 'leave_one_out', so it cannot be evaluated on snapshots; "
             "SchrodingerBridge has."
         )
-    if num_windows is not None:
-        raise ValueError("snapshots have no windows: each is left out once; leave num_windows out.")
     return model.leave_one_out(data, **options)
 
 

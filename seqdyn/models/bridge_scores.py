@@ -158,7 +158,7 @@ def leave_one_out(
 def compare_references(
     model: SchrodingerBridge,
     snapshots: xr.Dataset,
-    references: Mapping[str, nn.Module],
+    references: Mapping[str, nn.Module | str],
     metrics: Sequence[str],
     num_samples: int,
     seed: int | None,

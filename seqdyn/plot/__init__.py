@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = attach(
         "denoising": "forecasts",
         "emulation": "emulators",
         "fit_em": "states",
+        "fates": "cells",
         "fixed_points": "spectra",
         "forecast": "forecasts",
         "greedy_group": "kicks",

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 
-from seqdyn.sde.chain import Chain, objective
+from seqdyn.errors import NonFiniteError
+from seqdyn.sde.chain import Chain, is_solved, objective
 from seqdyn.sde.process import Process
 from seqdyn.sde.regression import (
     BridgePaths,
@@ -28,7 +29,6 @@ __all__ = ["BridgePaths", "descend", "regress"]
 
 _HALVINGS = 4
 _SMALLEST_SCALE = 0.1  # of a parameter, for the quasi-Newton steps
-_PENALTY = 10.0  # how far above the best L, in units of its size, a place without one lies
 
 
 def regress(
@@ -54,12 +54,12 @@ def regress(
 
 
 def _solved(process: Process, solver: PairSolver, chain: Chain) -> Chain | None:
-    """The chain of a new reference; ``None`` if its transitions are not finite."""
+    """The chain of a new reference; ``None`` if it has none."""
     try:
         found = Chain(process.reference(solver), chain.intervals, start=chain.coupling.g)
-    except torch.linalg.LinAlgError:
+    except NonFiniteError:
         return None
-    return found if bool(torch.isfinite(found.value).all()) else None
+    return found if found.is_solved else None
 
 
 def descend(process: Process, solver: PairSolver, chain: Chain, max_evaluations: int) -> Chain:
@@ -92,6 +92,9 @@ class _Descent:
         self.bounds = [(None if bound == -np.inf else bound, None) for bound in lowest]
         self.value, self.potentials = float(chain.value.sum()), chain.coupling.g
         self._process, self._solver, self._intervals = process, solver, chain.intervals
+        # Where there is no bridge: high enough to step back from, low enough for the line search to
+        # interpolate, which it does not do from infinity.
+        self._wall = self.value + 1e4 * (1 + abs(self.value))
 
     def __call__(self, point: np.ndarray) -> tuple[float, np.ndarray]:
         set_parameters(self._process, point * self.scale)
@@ -102,17 +105,13 @@ class _Descent:
                     self._process.reference(self._solver, frozen=False), self._intervals, self.potentials
                 )
                 gradients = torch.autograd.grad(value, parameters, allow_unused=True)
-        except torch.linalg.LinAlgError:
-            return self._refused()
+        except NonFiniteError:
+            return self._wall, np.zeros_like(point)
+        if not is_solved(coupling):
+            return self._wall, np.zeros_like(point)
         found = float(value.detach())
-        if not np.isfinite(found):
-            return self._refused()
         if found < self.value:
             self.value, self.best, self.potentials = found, point.copy(), coupling.g
         parts = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
         gradient = torch.cat([part.reshape(-1) for part in parts]).double().cpu().numpy()
         return found, gradient * self.scale
-
-    def _refused(self) -> tuple[float, np.ndarray]:
-        """Where paths explode there is no L: a flat place above all others, to turn back from."""
-        return self.value + _PENALTY * (1 + abs(self.value)), np.zeros_like(self.best)

@@ -72,8 +72,10 @@ class AffineTransition(NamedTuple):
 def affine_transition(matrix: Tensor, offset: Tensor, noise: Tensor, duration: Tensor) -> AffineTransition:
     r"""Transition of :math:`dX = (A X + c)\, dt + \sigma\, dW` over each duration.
 
-    One exponential of the block matrix of Van Loan gives :math:`F = e^{A D}`,
-    :math:`R = \int_0^D e^{A s} S e^{A^\top s} ds` and :math:`\int_0^D e^{A s} c\, ds`.
+    Exponentials of block matrices (Van Loan) give :math:`F = e^{A h}`,
+    :math:`R = \int_0^h e^{A s} S e^{A^\top s} ds` and :math:`\int_0^h e^{A s} c\, ds` over a short part h of
+    the duration. The whole is two equal parts, each of two, and so on: over a long duration the blocks of a
+    drift that decays at different rates, of which one grows as another falls, would lose all digits.
 
     Args:
         matrix: A, (C, C).
@@ -82,16 +84,21 @@ def affine_transition(matrix: Tensor, offset: Tensor, noise: Tensor, duration: T
         duration: D, (...).
     """
     size = len(offset)
-    block = matrix.new_zeros(2 * size + 1, 2 * size + 1)
-    block[:size, :size], block[:size, size : 2 * size] = matrix, noise
-    block[size : 2 * size, size : 2 * size] = -matrix.mT
-    affine = torch.zeros_like(block[: size + 1, : size + 1])
+    block = matrix.new_zeros(2 * size, 2 * size)
+    block[:size, :size], block[:size, size:], block[size:, size:] = matrix, noise, -matrix.mT
+    affine = matrix.new_zeros(size + 1, size + 1)
     affine[:size, :size], affine[:size, size] = matrix, offset
-    moved = torch.matrix_exp(affine * duration[..., None, None])
-    transition = moved[..., :size, :size]
-    spread = torch.matrix_exp(block[: 2 * size, : 2 * size] * duration[..., None, None])
-    covariance = spread[..., :size, size:] @ transition.mT
-    return AffineTransition(transition, moved[..., :size, size], (covariance + covariance.mT) / 2)
+    angle = float(torch.linalg.matrix_norm(matrix.detach())) * float(duration.max())
+    doublings = math.ceil(math.log2(angle)) if 1 < angle < math.inf else 0
+    short = duration[..., None, None] / 2**doublings
+    moved = torch.matrix_exp(affine * short)
+    transition, shift = moved[..., :size, :size], moved[..., :size, size:]
+    covariance = torch.matrix_exp(block * short)[..., :size, size:] @ transition.mT
+    for _ in range(doublings):
+        covariance = transition @ covariance @ transition.mT + covariance
+        shift = transition @ shift + shift
+        transition = transition @ transition
+    return AffineTransition(transition, shift[..., 0], (covariance + covariance.mT) / 2)
 
 
 def mean_path(drift: Drift, x: Tensor, start: Any, step: Any, num_steps: int) -> Tensor:
