@@ -83,7 +83,7 @@ def run(config: Config) -> list[dict[str, Any]]:
     arguments = vortices.filled_in(config.arguments, config.data)
     is_baseline = config.setting == "baselines"
     if is_baseline:
-        arguments |= {"reference": "Zero", "solver": "linear"}
+        arguments |= {"reference": "Zero", "solver": "static"}
     model = shared.bridge(arguments, data.sizes[FEATURE])
     before = time.process_time()
     shared.fitted(model, train, config.seed, max_epochs=config.max_epochs)
