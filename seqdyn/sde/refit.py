@@ -27,6 +27,7 @@ from seqdyn.sde.regression import (
     fit_drift,
     free_parameters,
     get_parameters,
+    sensitivities,
     set_parameters,
 )
 from seqdyn.sde.solvers import Affine, PairSolver
@@ -36,7 +37,8 @@ __all__ = ["BridgePaths", "Refinement", "can_descend", "descend", "frozen", "ref
 _HALVINGS = 4
 _EVALUATIONS = 20  # of L, in the quasi-Newton steps of one refinement
 _FEW_EVALUATIONS = 5  # in the volatility alone
-_SMALLEST_SCALE = 0.1  # of a parameter, for the quasi-Newton steps
+_FACTOR_SCALE = 0.3  # of the logarithm of the volatility, for the quasi-Newton steps
+_POINTS = 200  # states at which the scales of other parameters are found
 
 
 class Refinement(NamedTuple):
@@ -119,6 +121,8 @@ def regress(
     before = get_parameters(process)
     fit_drift(chain.reference.drift, *chain.paths(num_paths, num_steps), chain.reference.noise, network)
     change = get_parameters(process) - before
+    if not change.any():
+        return chain
     for halving in range(_HALVINGS + 1):
         set_parameters(process, before + change / 2**halving)
         found = _solved(process, solver, chain)
@@ -157,11 +161,11 @@ def descend(process: Process, solver: PairSolver, chain: Chain, max_evaluations:
 
 
 class _Descent:
-    """L and its gradient as a function of the parameters, each in units of its size; keeps the best point."""
+    """L and its gradient as a function of the parameters in units of their scales; keeps the best point."""
 
     def __init__(self, process: Process, solver: PairSolver, chain: Chain) -> None:
         values = get_parameters(process)
-        self.scale = np.maximum(np.abs(values), _SMALLEST_SCALE)
+        self.scale = _scales(process, chain)
         self.start = self.best = values / self.scale
         lowest = bounds_of(process) / self.scale
         self.bounds = [(None if bound == -np.inf else bound, None) for bound in lowest]
@@ -190,3 +194,24 @@ class _Descent:
         parts = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
         gradient = torch.cat([part.reshape(-1) for part in parts]).double().cpu().numpy()
         return found, gradient * self.scale
+
+
+def _scales(process: Process, chain: Chain) -> np.ndarray:
+    """For each parameter the change that matters: by about one nat, were it the only one.
+
+    With them the search is the same in all units. A parameter without influence has its size.
+    """
+    intervals, drift = chain.intervals, chain.reference.drift
+    shares = intervals.source_weight * intervals.duration[:, None]
+    times = intervals.start[:, None].expand_as(shares)
+    x, t, weight = intervals.source.flatten(0, 1), times.reshape(-1, 1), shares.flatten()
+    some = slice(None, None, -(-len(x) // _POINTS))
+    parts, values = [], get_parameters(process)
+    if hasattr(process, "log_factor") and process.log_factor.requires_grad:
+        parts.append(np.array([1 / _FACTOR_SCALE]))
+    if free_parameters(drift):
+        weight = weight[some] * weight.sum() / weight[some].sum()
+        parts.append(sensitivities(drift, x[some], t[some], weight, chain.reference.noise))
+    matters = np.concatenate(parts)
+    is_idle = ~(matters > 0) | ~np.isfinite(matters)
+    return np.where(is_idle, np.maximum(np.abs(values), 1.0), 1 / np.where(is_idle, 1.0, matters))

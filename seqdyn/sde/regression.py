@@ -9,6 +9,7 @@ network by Adam.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -27,6 +28,7 @@ __all__ = [
     "free_parameters",
     "NetworkFit",
     "get_parameters",
+    "sensitivities",
     "set_parameters",
 ]
 
@@ -144,14 +146,11 @@ def _gauss_newton(
 ) -> None:
     inverse, _ = whitener(noise)
     scale = (weight / weight.sum()).sqrt()[:, None]
-    names = [name for name, _ in free_parameters(drift)]
-    shapes = [p.shape for _, p in free_parameters(drift)]
-    sizes = [p.numel() for _, p in free_parameters(drift)]
+    names, values = zip(*free_parameters(drift), strict=True)
+    velocities = _of_parameters(drift, names, [p.shape for p in values], x, t)
 
     def residuals(flat: Tensor) -> Tensor:
-        parts = [part.reshape(shape) for part, shape in zip(flat.split(sizes), shapes, strict=True)]
-        found = functional_call(drift, dict(zip(names, parts, strict=True)), (x, t))
-        return (((found - target) @ inverse.mT) * scale).flatten()
+        return (((velocities(flat) - target) @ inverse.mT) * scale).flatten()
 
     def tensor(values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(x)
@@ -165,6 +164,39 @@ def _gauss_newton(
         x_scale=np.maximum(np.abs(start), 1.0),
     )
     set_parameters(drift, found.x)
+
+
+def sensitivities(drift: nn.Module, x: Tensor, t: Tensor, weight: Tensor, noise: Tensor) -> np.ndarray:
+    r"""How much each free parameter of a drift matters: root of its Fisher information for paths.
+
+    .. math:: \Big( \sum_n w_n\, |\partial b_\theta(x_n, t_n) / \partial \theta_i|^2_{S^{-1}} \Big)^{1/2}
+
+    Args:
+        drift: The drift.
+        x: States, (N, C).
+        t: Times, (N, 1).
+        weight: Times that are spent near them, (N,).
+        noise: S = σσᵀ, (C, C).
+    """
+    inverse, _ = whitener(noise)
+    names, values = zip(*free_parameters(drift), strict=True)
+    velocities = _of_parameters(drift, names, [p.shape for p in values], x, t)
+    slopes = jacfwd(velocities)(torch.cat([p.detach().reshape(-1) for p in values]))
+    squares = torch.einsum("dc,ncp->ndp", inverse, slopes).square().sum(dim=1)
+    return (weight @ squares).sqrt().cpu().numpy()
+
+
+def _of_parameters(
+    drift: nn.Module, names: Sequence[str], shapes: Sequence[torch.Size], x: Tensor, t: Tensor
+) -> Callable[[Tensor], Tensor]:
+    """Velocities (N, C) of a drift as a function of its parameters in one vector."""
+    sizes = [shape.numel() for shape in shapes]
+
+    def velocities(flat: Tensor) -> Tensor:
+        parts = [part.reshape(shape) for part, shape in zip(flat.split(sizes), shapes, strict=True)]
+        return functional_call(drift, dict(zip(names, parts, strict=True)), (x, t))
+
+    return velocities
 
 
 def _adam(
