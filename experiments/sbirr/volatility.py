@@ -1,95 +1,86 @@
-"""Volatility estimated from snapshots: where the divergence is least, and after the correction by simulation.
+"""The volatility estimated from snapshots, before and after its correction for the size of the clouds.
 
 Run ``python -m experiments.sbirr.volatility`` from the root of the repository; finished rows are skipped.
-``--only additive_50`` runs one setting, ``--table`` prints medians, ``--fast`` shows that it runs.
+``--only case=additive_50`` runs one case, ``--table`` prints medians over the data sets, ``--fast`` shows
+that it runs. Data are of Lotka-Volterra, drawn anew under every seed.
 """
 
 from __future__ import annotations
 
-import argparse
-import logging
+import dataclasses
 import time
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
-import yaml
 
-from experiments.record import append_row, provenance
+from experiments.sbirr import shared
 from seqdyn import datasets
-from seqdyn.models import SchrodingerBridge
 
-HERE = Path(__file__).parent
-RESULTS = HERE.parent / "results" / "sbirr_volatility.csv"
-SEEDS = range(5)
-FAST = {"num_particles": 20, "times": [0, 2, 4]}
+KEYS = ("case", "seed")
 
 
-def run(name: str, data: dict[str, Any], seed: int, num_simulations: int = 8) -> dict[str, Any]:
-    """One data set of one setting."""
-    snapshots = datasets.lotka_volterra(**data, seed=seed)
-    coordinates = "log" if data["noise"] == "proportional" else "raw"
-    begin = time.process_time()
-    model = SchrodingerBridge(
-        2, "estimate", reference="LotkaVolterra", coordinates=coordinates, num_simulations=num_simulations
-    )
-    model.fit(snapshots, seed=seed, enable_progress_bar=False)
-    found = model.volatility_estimate
-    parameters = model.reference_parameters["value"].to_series()
-    errors = [
-        abs(parameters[name] / snapshots.attrs[name] - 1) for name in ("alpha", "beta", "gamma", "delta")
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One data set of one case."""
+
+    case: str
+    seed: int
+    data: dict[str, Any]
+    coordinates: str
+    max_epochs: int
+    num_simulations: int
+
+
+def rows(section: dict[str, Any]) -> list[Config]:
+    """Every job of the configuration."""
+    return [
+        Config(
+            name, seed, case["data"], case["coordinates"], section["max_epochs"], section["num_simulations"]
+        )
+        for name, case in section["cases"].items()
+        for seed in section["seeds"]
     ]
-    return {
-        "setting": name,
-        "seed": seed,
-        "truth": data["volatility"],
-        "raw": float(found["raw"]),
-        "corrected": float(found["corrected"]),
-        "refinements": model.history.sizes["epoch"],
-        "simulations_converged": int(found["converged"].sum()),
-        "num_simulations": num_simulations,
-        "smallest_ratio": float(found["ratio"].min()),
-        "largest_ratio": float(found["ratio"].max()),
-        "largest_parameter_error": max(errors),
-        "cpu_seconds": round(time.process_time() - begin, 1),
+
+
+def run(config: Config) -> list[dict[str, Any]]:
+    """Raw and corrected estimate, and their record."""
+    data = datasets.lotka_volterra(seed=config.seed, **config.data)
+    arguments = {"volatility": "estimate", "reference": "LotkaVolterra", "coordinates": config.coordinates}
+    model = shared.bridge(arguments | {"num_simulations": config.num_simulations}, 2)
+    before = time.process_time()
+    shared.fitted(model, data, config.seed, max_epochs=config.max_epochs)
+    found, values = model.volatility_estimate, model.process.named_values()
+    error = max(abs(values[name] / data.attrs[name] - 1) for name in ("alpha", "beta", "gamma", "delta"))
+    truth, ratio = data.attrs["volatility"], np.log(found["ratio"].values)
+    assert model.history is not None
+    divergence = model.history["train_loss"].values
+    row = {
+        "case": config.case,
+        "seed": config.seed,
+        "truth": truth,
+        "raw": found["raw"].item(),
+        "corrected": found["corrected"].item(),
+        "raw_error": found["raw"].item() / truth - 1,
+        "corrected_error": found["corrected"].item() / truth - 1,
+        "ratio_log_sd": ratio.std(ddof=1),
+        "simulations": len(ratio),
+        "converged": int(found["converged"].sum()),
+        "epochs": len(divergence),
+        "last_change": divergence[-1] - divergence[-2] if len(divergence) > 1 else np.nan,
+        "parameter_error": error,
     }
+    return [row | {"cpu_seconds": round(time.process_time() - before, 2)}]
 
 
-def table(rows: pd.DataFrame) -> str:
-    """Medians over data sets, relative to the truth."""
-    shown = rows.assign(raw=rows["raw"] / rows["truth"], corrected=rows["corrected"] / rows["truth"])
-    columns = ["truth", "raw", "corrected", "largest_parameter_error", "cpu_seconds"]
-    return shown.groupby("setting")[columns].median().round(3).to_string()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--only", help="one setting")
-    parser.add_argument("--table", action="store_true", help="print medians of the finished rows")
-    parser.add_argument("--fast", action="store_true", help="seconds, to see that it runs")
-    parser.add_argument("--runs", type=Path, default=Path("runs/sbirr_fast"), help="folder of fast results")
-    options = parser.parse_args()
-    settings = yaml.safe_load((HERE / "config.yaml").read_text())["volatility"]
-    path = RESULTS
-    if options.fast:  # never among the real rows
-        settings = {"additive_50": settings["additive_50"] | FAST}
-        path = options.runs / RESULTS.name
-    logging.getLogger("seqdyn").setLevel(logging.WARNING)
-    done = set(zip(*pd.read_csv(path)[["setting", "seed"]].values.T, strict=True)) if path.exists() else set()
-    for name, data in settings.items():
-        for seed in [] if options.table else SEEDS if not options.fast else [0]:
-            if (name, seed) in done or options.only not in (None, name):
-                continue
-            origin = provenance()
-            row = run(name, data, seed, 2 if options.fast else 8)
-            append_row(row | origin, path, keys=("setting", "seed"))
-            print(
-                {key: row[key] for key in ("setting", "seed", "raw", "corrected", "cpu_seconds")}, flush=True
-            )
-    print(table(pd.read_csv(path)))
+def table(found: pd.DataFrame, section: dict[str, Any]) -> str:
+    """Medians over the data sets."""
+    names = ["truth", "raw", "corrected", "raw_error", "corrected_error", "cpu_seconds"]
+    wide = found.groupby("case", sort=False)[names].median()
+    sums = found.groupby("case", sort=False)[["converged", "simulations"]].sum()
+    wide["converged"] = sums["converged"].astype(str) + " of " + sums["simulations"].astype(str)
+    return shared.markdown(wide)
 
 
 if __name__ == "__main__":
-    main()
+    shared.main(str(__doc__), "volatility", KEYS, rows, run, table)

@@ -61,8 +61,8 @@ def read_snapshots(
         times: One number per snapshot, for lists of arrays and arrays (time, particle, feature).
         representation: Key of ``obsm`` (such as "X_pca") for AnnData; None takes ``X``.
         condition: Column, array or ``obs`` column with the label of each particle's condition.
-        weight: That of each particle's weight.
-        growth: That of each particle's rate of growth, per unit of time.
+        weight: Such a column with each particle's weight, at least 0.
+        growth: Such a column with the rate at which each particle multiplies, per unit of time.
         units: Unit of ``x``.
         **options: Passed to the reader of a CSV, parquet, NetCDF or Zarr file.
 

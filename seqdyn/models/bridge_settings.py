@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
+import xarray as xr
 from torch import Tensor, nn
 
 from seqdyn._arguments import check_amount, check_count
+from seqdyn.data.schema import FEATURE, X, check_snapshots
 from seqdyn.ot.exact import exact_cost
 from seqdyn.sde import drifts
 from seqdyn.sde.intervals import Intervals
@@ -22,6 +24,7 @@ __all__ = [
     "ESTIMATE",
     "check_kind",
     "check_reference",
+    "check_data",
     "check_settings",
     "first_volatility",
     "plain_volatility",
@@ -184,3 +187,37 @@ def first_volatility(intervals: Intervals, num_parameters: int) -> float:
     if not total > 0:
         raise ValueError("all snapshots coincide, so that there is no volatility to estimate; give a number.")
     return math.sqrt(total)
+
+
+def check_data(
+    data: xr.Dataset, num_features: int, known: list[Any] | None, log: bool, min_times: int
+) -> None:
+    """Check that snapshots are such, and fit a model.
+
+    Args:
+        data: The snapshots.
+        num_features: Features of the model.
+        known: Their names, if the model was fitted.
+        log: Whether it works on logarithms.
+        min_times: Fewest times.
+
+    Raises:
+        ValueError: On the first violation.
+    """
+    check_snapshots(data, min_times=min_times)
+    if data.sizes[FEATURE] != num_features:
+        raise ValueError(
+            f"the snapshots have {data.sizes[FEATURE]} features but the model was built with "
+            f"num_features={num_features}; build it with num_features={data.sizes[FEATURE]}."
+        )
+    if known is not None and FEATURE in data.coords and list(data[FEATURE].values) != known:
+        raise ValueError(
+            f"the snapshots have the features {data[FEATURE].values[:6].tolist()}, the model was fitted to "
+            f"{known[:6]}; select and order them with data.sel(feature=[...])."
+        )
+    if log and bool((data[X] <= 0).any()):
+        low = data[X].values <= 0
+        raise ValueError(
+            f"coordinates='log' needs positive data, but 'x' is {float(data[X].values[low][0]):g} at "
+            f"particle={int(low.any(axis=1).argmax())}; drop such particles, or use coordinates='raw'."
+        )

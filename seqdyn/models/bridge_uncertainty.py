@@ -11,7 +11,9 @@ sizes and estimating again shows by how much,
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,11 +25,12 @@ from seqdyn.sde.chain import Chain
 from seqdyn.sde.integrate import simulate
 from seqdyn.sde.intervals import Snapshots, make_intervals
 from seqdyn.sde.process import Process
-from seqdyn.sde.refit import descend
+from seqdyn.sde.refit import can_descend, descend, frozen
+from seqdyn.sde.regression import FEW, get_parameters
 from seqdyn.sde.sampling import systematic
 from seqdyn.sde.solvers import PairSolver
 
-__all__ = ["bootstrap", "refitted", "resampled", "simulated", "volatility_ratios"]
+__all__ = ["Correction", "bootstrap", "corrected", "refitted", "resampled", "simulated", "volatility_ratios"]
 
 _ROUNDS = 8
 _EVALUATIONS = 20
@@ -44,6 +47,14 @@ def bootstrap(
     progress: bool,
 ) -> xr.Dataset:
     """Draws of the parameters from the ambient random stream; see ``SchrodingerBridge.bootstrap``."""
+    if not isinstance(level, float) or not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, got {level!r}; 0.9 is usual.")
+    if not can_descend(process, solver):
+        raise ValueError(
+            f"the reference has {len(get_parameters(process))} parameters, more than {FEW}, which snapshots "
+            "do not tell one by one; bootstrap a parametric family, or what you predict: fit to resampled "
+            "snapshots and compare their marginals."
+        )
     estimate = process.named_values()
     draws = []
     for _ in _bar(range(num_replicates), "replicates", progress):
@@ -52,6 +63,14 @@ def bootstrap(
     if hasattr(process, "log_factor"):  # the last one; resampled clouds are rougher, and so is their noise
         values[:, -1] *= estimate["volatility"] / np.median(values[:, -1])
     lower, upper = np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    wide = np.array(list(estimate), dtype=object)[upper - lower > np.abs(list(estimate.values())) / 2]
+    if len(wide):
+        warnings.warn(
+            f"{', '.join(wide[:6])} spread over more than half of their values: these snapshots hardly tell "
+            "them; more snapshots, or a family with fewer parameters, would.",
+            UserWarning,
+            stacklevel=3,
+        )
     return xr.Dataset(
         {
             "parameter_draw": (("replicate", "parameter"), values),
@@ -115,6 +134,37 @@ def refitted(
         if before - float(chain.value.sum()) < _TOLERANCE:
             return process, True
     return process, False
+
+
+class Correction(NamedTuple):
+    """A volatility whose bias was taken out.
+
+    Attributes:
+        chain: The chain of the refitted process.
+        ratio: Volatilities estimated from simulations, relative to the truth there, (M,).
+        rested: Whether their refits came to rest, (M,).
+    """
+
+    chain: Chain
+    ratio: np.ndarray
+    rested: np.ndarray
+
+
+def corrected(
+    process: Process,
+    solver: PairSolver,
+    snapshots: Snapshots,
+    start: Tensor,
+    num_simulations: int,
+    num_steps: int,
+) -> Correction:
+    """Divide the volatility of a process by its bias, and refit the drift; the process is changed."""
+    ratio, rested = volatility_ratios(process, solver, snapshots, num_simulations, num_steps, progress=True)
+    process.log_factor.sub_(float(np.median(np.log(ratio))))
+    chain = Chain(process.reference(solver), make_intervals(snapshots)[0], start=start)
+    with frozen([process.log_factor]):
+        chain = descend(process, solver, chain, _EVALUATIONS)
+    return Correction(chain, ratio, rested)
 
 
 def volatility_ratios(

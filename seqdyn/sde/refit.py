@@ -7,14 +7,20 @@ on L itself, with the bridge solved anew at each: fast near the solution.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from scipy.optimize import minimize
+from torch import nn
 
 from seqdyn.errors import NonFiniteError
 from seqdyn.sde.chain import Chain, is_solved, objective
 from seqdyn.sde.process import Process
 from seqdyn.sde.regression import (
+    FEW,
     BridgePaths,
     NetworkFit,
     bounds_of,
@@ -24,13 +30,82 @@ from seqdyn.sde.regression import (
     sensitivities,
     set_parameters,
 )
-from seqdyn.sde.solvers import PairSolver
+from seqdyn.sde.solvers import Affine, PairSolver
 
-__all__ = ["BridgePaths", "descend", "regress"]
+__all__ = ["BridgePaths", "Refinement", "can_descend", "descend", "frozen", "refine", "regress"]
 
 _HALVINGS = 4
+_EVALUATIONS = 20  # of L, in the quasi-Newton steps of one refinement
+_FEW_EVALUATIONS = 5  # in the volatility alone
 _FACTOR_SCALE = 0.3  # of the logarithm of the volatility, for the quasi-Newton steps
 _POINTS = 200  # states at which the scales of other parameters are found
+
+
+class Refinement(NamedTuple):
+    """How a reference is refined.
+
+    Attributes:
+        num_paths: Paths of the bridge drawn in each interval for a regression.
+        num_steps: Their time steps.
+        network_steps: Steps of Adam, for a drift with many parameters.
+        learning_rate: Of Adam.
+        weight_decay: Of Adam.
+    """
+
+    num_paths: int
+    num_steps: int
+    network_steps: int
+    learning_rate: float
+    weight_decay: float
+
+
+def can_descend(process: Process, solver: PairSolver) -> bool:
+    """Whether L itself is minimised, not only regressions made: few parameters, or an exact transition."""
+    return len(get_parameters(process)) <= FEW or isinstance(solver, Affine)
+
+
+def refine(
+    process: Process, solver: PairSolver, chain: Chain, settings: Refinement, *, regression: bool
+) -> tuple[Chain, float]:
+    """Change the parameters of a process so that the bridge is nearer to it; L never rises.
+
+    Args:
+        process: The process; changed in place.
+        solver: How it is solved.
+        chain: Its chain.
+        settings: How it is refined.
+        regression: Whether to begin with a regression on paths.
+
+    Returns:
+        The chain of the changed process, and by how much the regression lowered L in nats.
+    """
+    gain = 0.0
+    if len(get_parameters(process)) == 0:
+        return chain, gain
+    if regression:
+        network = NetworkFit(settings.network_steps, settings.learning_rate, settings.weight_decay)
+        found = regress(process, solver, chain, settings.num_paths, settings.num_steps, network)
+        gain = float((chain.value - found.value).sum())
+        chain = found
+    if can_descend(process, solver):
+        return descend(process, solver, chain, _EVALUATIONS), gain
+    if hasattr(process, "log_factor"):  # which a regression of the drift does not touch
+        with frozen(parameter for _, parameter in free_parameters(process.drift)):
+            chain = descend(process, solver, chain, _FEW_EVALUATIONS)
+    return chain, gain
+
+
+@contextlib.contextmanager
+def frozen(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Keep some parameters as they are within a block."""
+    kept = list(parameters)
+    for parameter in kept:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in kept:
+            parameter.requires_grad_(True)
 
 
 def regress(

@@ -32,7 +32,7 @@ def uneven() -> np.ndarray:
 
 def bridge(data: xr.Dataset, volatility: float = 0.8, **settings: Any) -> SchrodingerBridge:
     """The bridge of a reference that stays as it is."""
-    settings = {"reference": Zero()} | settings
+    settings = {"reference": Zero(), "num_steps": 5, "num_paths": 10} | settings
     model = SchrodingerBridge(data.sizes["feature"], volatility, **settings)
     return model.fit(data, max_epochs=1, seed=0, enable_progress_bar=False)
 

@@ -45,7 +45,7 @@ def parts() -> tuple[xr.Dataset, xr.Dataset]:
 
 
 def new_model(epochs: int, data: xr.Dataset, **settings: Any) -> SchrodingerBridge:
-    model = SchrodingerBridge(2, 0.4, reference=Rotation(), num_steps=10, **settings)
+    model = SchrodingerBridge(2, 0.4, reference=Rotation(), num_steps=5, num_paths=20, **settings)
     return model.fit(data, max_epochs=epochs, **FIT)
 
 
@@ -75,7 +75,7 @@ def test_the_same_snapshots_twice_give_the_parameters_of_once(parts: tuple[xr.Da
     once, doubled = new_model(8, plain(parts[0])), new_model(8, twice)
 
     np.testing.assert_allclose(
-        doubled.reference_parameters["value"], once.reference_parameters["value"], rtol=1e-4, atol=1e-5
+        doubled.reference_parameters["value"], once.reference_parameters["value"], rtol=1e-4, atol=1e-4
     )
     assert float(doubled.history["train_loss"][-1]) == pytest.approx(
         2 * float(once.history["train_loss"][-1]), abs=1e-4
