@@ -194,6 +194,21 @@ def test_the_drift_is_the_mean_velocity_of_the_paths(make_chain: MakeChain, solv
     torch.testing.assert_close(found, rate, rtol=0, atol=0.1)
 
 
+@pytest.mark.parametrize("solver", [Affine(), Linearized(10)], ids=["affine", "linearized"])
+def test_the_drift_knows_the_weights_of_the_targets(make_intervals_of: Any, solver: Any) -> None:
+    """A particle of double weight pulls like two; padding and particles without weight not at all."""
+    clouds = [torch.randn(n, 2, dtype=torch.float64) for n in (6, 4, 9)]
+    weights = [torch.full((len(x),), 1 / len(x), dtype=torch.float64) for x in clouds]
+    weights[1] = tensor([0.4, 0.4, 0.2, 0.0])
+    twice = [clouds[0], clouds[1][[0, 0, 1, 1, 2]], clouds[2]]
+    reference = Reference(linear(*TURNING), 0.49 * torch.eye(2).double(), solver)
+    chain = Chain(reference, make_intervals_of(clouds, [0.0, 1.0, 2.0], weights))
+    other = Chain(reference, make_intervals_of(twice, [0.0, 1.0, 2.0]))
+    x = torch.randn(7, 2, dtype=torch.float64)
+
+    torch.testing.assert_close(chain.drift(0, x, 0.6), other.drift(0, x, 0.6), rtol=0, atol=1e-7)
+
+
 # Ends
 # ------------------------------------------------------------------------------------------------------
 

@@ -177,6 +177,19 @@ def test_guided_paths_of_a_curved_drift_are_those_of_rejection() -> None:
     torch.testing.assert_close(torch.cov(found.mT), torch.cov(expected.mT), rtol=0.2, atol=0.01)
 
 
+def test_with_little_noise_guided_paths_follow_the_curve_not_the_chord() -> None:
+    drift, x0 = LotkaVolterra(1.0, 0.4, 0.4, 0.1), tensor([[5.0, 4.0]])
+    path = simulate(drift, 0.0, x0, (2 * REGULAR).tolist(), step_size=1.0)[0]
+
+    one = torch.ones(1, 50, 1, dtype=torch.float64)
+    a, b = x0.expand(1, 50, 2), path[-1].expand(1, 50, 2)
+    found = pinned_paths(drift, 1e-6 * torch.eye(2).double(), a, b, 0 * one, 2 * one, REGULAR).states[:, 0]
+
+    # Noise of .001 over two units of time; the chord is up to 1.3 away.
+    assert float((found - path[:, None]).abs().max()) < 0.005
+    assert float((found.mean(dim=1) - path).abs().max()) < 0.001
+
+
 def test_paths_do_not_depend_on_what_autograd_records(user_drift: Any) -> None:
     found = draw("guided", REGULAR, user_drift, 3)
 

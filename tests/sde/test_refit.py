@@ -223,6 +223,24 @@ def test_a_search_steps_back_from_where_there_is_no_bridge(predators: Intervals,
     assert np.isfinite(get_parameters(process)).all() and (get_parameters(process) >= 0).all()
 
 
+def test_a_search_that_ends_at_a_worse_point_has_the_best_one_it_saw(
+    predators: Intervals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = process_of(LotkaVolterra(*TRUTH * 1.1), 0.1, 2)
+    chain = Chain(process.reference(SOLVER), predators)
+
+    def wander(search: Any, *arguments: Any, **options: Any) -> None:
+        for factor in (1.1, 1.02, 1.3):
+            search(TRUTH * factor / search.scale)
+
+    monkeypatch.setattr(module, "minimize", wander)
+    found = descend(process, SOLVER, chain, 3)
+
+    np.testing.assert_allclose(get_parameters(process), TRUTH * 1.02)
+    assert total(found) < total(chain)
+    assert total(found) == pytest.approx(total(Chain(process.reference(SOLVER), predators)), abs=1e-6)
+
+
 def test_the_search_is_given_a_wall_where_the_reference_runs_away(predators: Intervals) -> None:
     process = process_of(LotkaVolterra(*TRUTH), 0.1, 2)
     search = module._Descent(process, SOLVER, Chain(process.reference(SOLVER), predators))
