@@ -7,8 +7,8 @@ With the transition :math:`x_1 | x_0 \sim N(F x_0 + c, R)` the entropic plan is 
     \left[ (4 K \Sigma_1 K^\top + I)^{1/2} + I \right]^{-1} K \Sigma_1,
     \qquad K = \Sigma_0^{1/2} F^\top R^{-1},
 
-a form without the inverse of F, in which a drift that decays fast leaves no digits. Between the ends the process is that of the drift, pinned: :math:`X_t | x_0, x_1 \sim N(U x_0 + V x_1 + h,
-W)`.
+a form without the inverse of F, in which a drift that decays fast leaves no digits. Between the ends the
+process is that of the drift, pinned: :math:`X_t | x_0, x_1 \sim N(U x_0 + V x_1 + h, W)`.
 """
 
 from __future__ import annotations

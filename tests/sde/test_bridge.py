@@ -93,7 +93,8 @@ def test_ends_that_hardly_know_of_each_other(rate: float) -> None:
 def test_rates_of_decay_may_be_far_apart() -> None:
     fast, slow = -100.0, -0.1
     found = gaussian_bridge(
-        tensor([2.0, 1.0]), torch.diag(tensor([0.3, 0.1])), tensor([0.1, 0.4]), torch.diag(tensor([0.2, 0.3])),
+        tensor([2.0, 1.0]), torch.diag(tensor([0.3, 0.1])), tensor([0.1, 0.4]),
+        torch.diag(tensor([0.2, 0.3])),
         torch.diag(tensor([fast, slow])), tensor([0.0, 0.0]), 0.7, 2.0,
     )  # fmt: skip
     alone = gaussian_bridge(
