@@ -81,32 +81,32 @@ def cross_covariance(chain: Chain, index: int = 0) -> Tensor:
 
 
 def test_a_brownian_bridge_in_one_dimension(make_chain: MakeChain) -> None:
-    clouds = [gaussian([0.0], [[1.0]], 1000) for _ in range(2)]
+    clouds = [gaussian([0.0], [[1.0]], 800) for _ in range(2)]
 
     chain = make_chain(Zero(), 1.0, clouds, [0.0, 1.0])
-    middle = chain.sample(0, 20_000, tensor([0.5]))[0]
+    middle = chain.sample(0, 10_000, tensor([0.5]))[0]
 
     # Four other clouds gave .604 to .627, from samples that had no exact moments.
     assert float(cross_covariance(chain)) == pytest.approx((math.sqrt(5) - 1) / 2, abs=0.04)
-    # Of 20,000 draws, 5 standard errors: below one failure in a million.
-    assert float(middle.var()) == pytest.approx(1.059017, abs=0.05 + 0.02)
+    # Of 10,000 draws 5 standard errors, below one failure in a million, and .02 for the finite clouds.
+    assert float(middle.var()) == pytest.approx(1.059017, abs=0.075 + 0.02)
 
 
 @pytest.mark.parametrize("kind", ["affine", "linearized", "of the user"])
 @pytest.mark.parametrize("law", [STILL, TURNING])
 def test_bridges_in_the_plane(make_chain: MakeChain, user_drift: Any, kind: str, law: Any) -> None:
-    clouds = [gaussian(*LEFT, 600), gaussian(*RIGHT, 600)]
+    clouds = [gaussian(*LEFT, 400), gaussian(*RIGHT, 400)]
     drift = user_drift(*law) if kind == "of the user" else linear(*law)
-    solver = Affine() if kind == "affine" else Linearized(50)
+    solver = Affine() if kind == "affine" else Linearized(30)
     expected = plane(*law)
 
     chain = make_chain(drift, 0.8, clouds, [3.0, 5.0], solver)
-    states = chain.sample(0, 6000, tensor([0.25, 0.5]))
+    states = chain.sample(0, 4000, tensor([0.25, 0.5]))
 
     torch.testing.assert_close(cross_covariance(chain), expected.cross_covariance, rtol=0, atol=0.04)
     for x, time in zip(states, (0.5, 1.0), strict=True):
         mean, covariance = moments(x)
-        # Standard errors of 6000 draws: .013 and .015; the coupling of 600 particles adds its own.
+        # Standard errors of 4000 draws: .015 and .018; the coupling of 400 particles adds its own.
         torch.testing.assert_close(mean, expected.mean(time), rtol=0, atol=0.06)
         torch.testing.assert_close(covariance, expected.covariance(time), rtol=0, atol=0.09)
 
@@ -169,12 +169,12 @@ def test_the_drift_of_the_bridge_is_that_of_the_gaussian_bridge(make_chain: Make
 def test_the_drift_carries_one_snapshot_into_the_next(make_chain: MakeChain, solver: Any) -> None:
     clouds = [gaussian(*LEFT, 150), gaussian(*RIGHT, 150)]
     chain = make_chain(linear(*TURNING), 0.8, clouds, [1.0, 3.0], solver)
-    x, steps = clouds[0].repeat(4, 1), 100
+    x, steps = clouds[0].repeat(3, 1), 60
     for step in range(steps):
         h = 2.0 / steps
         x = x + h * chain.drift(0, x, 1.0 + step * h) + 0.8 * math.sqrt(h) * torch.randn_like(x)
 
-    # Euler's last step leaves noise 0.8 sqrt(h) = .11 around the particles of the second snapshot.
+    # Euler's last step leaves noise 0.8 sqrt(h) = .15 around the particles of the second snapshot.
     assert wasserstein(x.numpy(), clouds[1].numpy()) < 0.35
     mean, covariance = moments(x)
     torch.testing.assert_close(mean, tensor(RIGHT[0]), rtol=0, atol=0.12)
