@@ -63,7 +63,7 @@ def run(config: Config) -> list[dict[str, Any]]:
         "corrected": found["corrected"].item(),
         "raw_error": found["raw"].item() / truth - 1,
         "corrected_error": found["corrected"].item() / truth - 1,
-        "ratio_log_sd": ratio.std(ddof=1),
+        "ratio_log_sd": pd.Series(ratio).std(),
         "simulations": len(ratio),
         "converged": int(found["converged"].sum()),
         "epochs": len(divergence),

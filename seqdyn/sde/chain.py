@@ -105,10 +105,9 @@ class Chain:
         ``share`` (N,) are factors to the weights of the sources.
         """
         plan = self.plan(index) if share is None else self.plan(index) * share[:, None]
-        chosen = systematic(plan.flatten(), num_samples)
-        return self.intervals.source[index][chosen // plan.shape[1]], self.intervals.target[index][
-            chosen % plan.shape[1]
-        ]
+        here = systematic(plan.sum(dim=1), num_samples)
+        there = pick(plan, here)
+        return self.intervals.source[index][here], self.intervals.target[index][there]
 
     def fill(self, index: int, a: Tensor, b: Tensor, fractions: Tensor) -> Tensor:
         """States (F, N, C) at fractions of an interval, of pinned paths from a to b (N, C)."""

@@ -240,8 +240,8 @@ def test_paths_visit_particles_at_the_snapshots(make_chain: MakeChain, predators
     for index, (begin, end) in enumerate(states):
         for x, cloud in ((begin, predators[index]), (end, predators[index + 1])):
             assert float(nearest(x, cloud)[0].max()) == 0
-            # Even draws: closer to the snapshot than a resample of it.
-            resampled = cloud[torch.randint(len(cloud), (500,))]
+            # Closer to the snapshot than a bootstrap of it, which has as many particles as the snapshot.
+            resampled = cloud[torch.randint(len(cloud), (len(cloud),))]
             assert wasserstein(x.numpy(), cloud.numpy()) < wasserstein(resampled.numpy(), cloud.numpy())
     assert torch.equal(states[0][1], states[1][0]) and torch.equal(states[1][1], states[2][0])
 
