@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = [
     "check_trainer_options",
     "command_name",
+    "has_data",
+    "kind_of",
     "known_sizes",
     "known_symbols",
     "model_class",
@@ -31,6 +33,9 @@ __all__ = [
     "without_last",
 ]
 
+
+# Kinds of data that a sentence calls otherwise. No data set holds symbols.
+_SAID = {"sequences": "sequences of numbers", "symbols": "sequences of symbols"}
 
 # What a message of the reader may advise that has no option of its own on the command line.
 _READER_OPTION = re.compile(r"\b(decimal|thousands|na_values|sep|encoding|date_format)=")
@@ -57,23 +62,24 @@ def model_class(name: str) -> Any:
     return getattr(models, names.get(name, name))
 
 
-def reader_of(cls: Any) -> Callable[..., xr.Dataset]:
-    """What reads the data of a model: one that asks for a number of symbols learns discrete sequences."""
-    from seqdyn.data import read_sequences, read_symbols
-
-    return read_symbols if "num_symbols" in inspect.signature(cls).parameters else read_sequences
+def kind_of(model: Any) -> str:
+    """What a model, or a class of models, learns from: "sequences" unless it says otherwise."""
+    return getattr(model, "data_kind", "sequences")
 
 
-def read_data(
-    source: str, values: Mapping[str, Any], reader: Callable[..., xr.Dataset] | None = None
-) -> xr.Dataset:
+def reader_of(kind: str) -> Callable[..., xr.Dataset]:
+    """What reads a kind of data."""
+    from seqdyn import data
+
+    return getattr(data, f"read_{kind}")
+
+
+def read_data(source: str, values: Mapping[str, Any], kind: str) -> xr.Dataset:
     """Read a file, or load the data set of that name."""
     from seqdyn import datasets
-    from seqdyn.data import read_sequences
-    from seqdyn.data.schema import SYMBOL
 
-    reader = reader or read_sequences
     if Path(source).exists():
+        reader = reader_of(kind)
         more = values.get("read_options", {})
         try:
             return reader(source, **arguments(reader, values), **more)
@@ -86,34 +92,49 @@ def read_data(
                 raise
             raise ValueError(f"--read-options names what reading {source} does not take: {error}") from error
     if source in datasets.names():
-        data = datasets.load(source)
-        if reader is not read_sequences and SYMBOL not in data:
-            raise ValueError(
-                f"the data set {source} holds numbers, this model learns symbols; name a file of symbols."
-            )
-        return data
+        return _load(source, kind)
     names = ", ".join(datasets.names())
     raise ValueError(f"there is no file {source} and no data set of that name; data sets are {names}.")
 
 
-def reading_options(values: Mapping[str, Any]) -> dict[str, Any]:
-    """How to read a file: as the run read its own, unless said otherwise."""
-    from seqdyn.data import read_sequences
+def _load(name: str, kind: str) -> xr.Dataset:
+    """Load a data set, which must be of the kind."""
+    from seqdyn import datasets
 
+    known = [other for other in datasets.names() if datasets.info(other).kind == kind]
+    if name in known:
+        return datasets.load(name)
+    holds, learns = (_SAID.get(what, what) for what in (datasets.info(name).kind, kind))
+    choice = f"choose from {', '.join(known)}, or name a file" if known else "name a file"
+    raise ValueError(f"the data set {name} holds {holds}, this model learns {learns}; {choice}.")
+
+
+def reading_options(values: Mapping[str, Any], kind: str, taken: Collection[str] = ()) -> dict[str, Any]:
+    """How to read a file: as the run read its own, unless said otherwise.
+
+    Args:
+        values: The options of the command.
+        kind: What the file holds.
+        taken: Options that mean something else in this command.
+    """
     settings = Path(values["run"]) / SETTINGS
     before = read_settings(settings) if settings.exists() else {}
-    both = {**before, **values}
-    return arguments(read_sequences, both) | {"read_options": both.get("read_options", {})}
+    both = {**before, **{name: value for name, value in values.items() if name not in taken}}
+    return arguments(reader_of(kind), both) | {"read_options": both.get("read_options", {})}
 
 
-def run_data(values: Mapping[str, Any], reading: Mapping[str, Any]) -> xr.Dataset:
+def has_data(values: Mapping[str, Any]) -> bool:
+    """Whether the command has data to work on."""
+    return "data" in values or (Path(values["run"]) / DATA).exists()
+
+
+def run_data(values: Mapping[str, Any], reading: Mapping[str, Any], kind: str) -> xr.Dataset:
     """The file named by ``--data``, else the data of the run."""
-    if "data" in values:
-        return read_data(values["data"], reading)
-    path = Path(values["run"]) / DATA
-    if not path.exists():
+    if not has_data(values):
         raise ValueError(f"{values['run']} holds a model but no {DATA}; name the data: --data FILE.")
-    return read_data(str(path), {})
+    if "data" in values:
+        return read_data(values["data"], reading, kind)
+    return read_data(str(Path(values["run"]) / DATA), {}, kind)
 
 
 def place(model: Any, values: Mapping[str, Any]) -> None:
@@ -151,11 +172,16 @@ def check_trainer_options(options: Collection[str]) -> None:
 
 
 def split_future(data: xr.Dataset) -> tuple[xr.Dataset, xr.DataArray | None]:
-    """Data up to the last observed step, and the covariates after it if there are any."""
+    """Sequences up to the last observed step, and the covariates after it if there are any.
+
+    Snapshots are returned as they are.
+    """
     import numpy as np
 
     from seqdyn.data.schema import COVARIATES, TIME, observed_mask
 
+    if TIME not in data.dims:
+        return data, None
     steps = np.flatnonzero(observed_mask(data).any(axis=(0, 2)))
     end = int(steps[-1]) + 1 if len(steps) else data.sizes[TIME]
     past, future = data.isel({TIME: slice(0, end)}), data.isel({TIME: slice(end, None)})
@@ -185,6 +211,13 @@ def known_symbols(data: xr.Dataset) -> dict[str, Any]:
 def without_last(data: xr.Dataset, steps: int) -> xr.Dataset:
     from seqdyn.data.schema import TIME
 
+    if TIME not in data.dims:
+        if steps:
+            raise ValueError(
+                "--holdout counts steps, and snapshots have none; leave it out: seqdyn evaluate leaves out "
+                "each snapshot in turn. To keep some from the fit, give a file without them."
+            )
+        return data
     if not 0 <= steps < data.sizes[TIME]:
         raise ValueError(f"--holdout is {steps}, but the data has {data.sizes[TIME]} steps.")
     return data.isel({TIME: slice(0, data.sizes[TIME] - steps)})

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import functools
 import inspect
+import operator
 import os
 import re
 import sys
@@ -15,7 +17,18 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-__all__ = ["Options", "Shown", "arguments", "peek", "read_settings", "summary"]
+__all__ = [
+    "Options",
+    "Shown",
+    "arguments",
+    "data_parameter",
+    "peek",
+    "read_settings",
+    "required",
+    "summary",
+    "takes_more",
+    "with_overridden",
+]
 
 Function = Callable[..., Any]
 
@@ -107,13 +120,15 @@ class Options:
             function: Function, method or class, with a Google-style docstring.
             skip: Parameters to leave out.
             optional: Parameters that need not be given although the function has no default for them.
-            hints: Types that win over the annotations.
+            hints: Types of parameters that are annotated ``Any``.
         """
-        hints, texts = {**_hints(function), **(hints or {})}, _texts(function)
+        found, texts, given = _hints(function), _texts(function), hints or {}
         for name, parameter in _parameters(function).items():
             if name in skip or name in self._options:
                 continue
-            hint = hints.get(name, Any)
+            hint = found.get(name, Any)
+            if hint is Any:
+                hint = given.get(name, Any)
             if hint is DATA:
                 self.files.add(name)
                 hint = str
@@ -260,6 +275,33 @@ def arguments(function: Function, values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: values[name] for name in _parameters(function) if name in values}
 
 
+def with_overridden(cls: type, name: str) -> list[Function]:
+    """A method of a class and, while it takes further keyword arguments, the ones that it overrides."""
+    found: list[Function] = []
+    for base in cls.__mro__:
+        if name in vars(base):
+            found.append(vars(base)[name])
+            if not takes_more(found[-1]):
+                break
+    return found
+
+
+def takes_more(function: Function) -> bool:
+    """Whether a function takes keyword arguments that it does not name."""
+    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())
+
+
+def data_parameter(function: Function) -> str | None:
+    """Name of the Dataset that a function needs, if it needs one."""
+    hints = _hints(function)
+    return next((name for name in required(function) if hints.get(name) is DATA), None)
+
+
+def required(function: Function) -> list[str]:
+    """Names of the parameters that have no default."""
+    return [name for name, p in _parameters(function).items() if p.default is p.empty]
+
+
 def peek(argv: Sequence[str], name: str) -> str | None:
     """The first positional argument, which decides on the options: from ``argv`` or its config file."""
     if argv and not argv[0].startswith("-"):
@@ -290,7 +332,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 def summary(function: Function) -> str:
     """First paragraph of a docstring, on one line."""
-    return " ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split())
+    return _plain_text((inspect.getdoc(function) or "").partition("\n\n")[0])
 
 
 def _parameters(function: Function) -> dict[str, inspect.Parameter]:
@@ -307,16 +349,32 @@ def _hints(function: Function) -> dict[str, Any]:
     for name, annotation in target.__annotations__.items():
         one = types.SimpleNamespace(__annotations__={name: annotation})
         # Read as text first: a module may import xarray for type checkers only.
-        hints[name] = DATA if "xr.Data" in str(annotation) else typing.get_type_hints(one, names)[name]
+        is_data = "xr.Data" in str(annotation)
+        hints[name] = DATA if is_data else _typeable(typing.get_type_hints(one, names)[name])
     return hints
+
+
+def _typeable(hint: Any) -> Any:
+    """What of a type can be typed in a shell: of a union of objects and plain values the plain values."""
+    members = _members(hint)
+    plain = [m for m in members if not inspect.isclass(m) or m.__module__ == "builtins"]
+    if len(plain) == len(members) or set(plain) <= {type(None)}:
+        return hint
+    return functools.reduce(operator.or_, plain)
 
 
 def _texts(function: Function) -> dict[str, str]:
     """Help of the parameters, from the docstring."""
     import docstring_parser
 
-    doc = docstring_parser.parse(inspect.getdoc(function) or "")
-    return {p.arg_name: " ".join((p.description or "").replace("`", "").split()) for p in doc.params}
+    style = docstring_parser.DocstringStyle.GOOGLE
+    doc = docstring_parser.parse(inspect.getdoc(function) or "", style)
+    return {p.arg_name: _plain_text(p.description or "") for p in doc.params}
+
+
+def _plain_text(text: str) -> str:
+    """Text without markup, on one line."""
+    return " ".join(re.sub(r":\w+:`~?", "", text).replace("`", "").split())
 
 
 def _hyphens(name: str) -> str:
@@ -355,6 +413,8 @@ def _words(hint: Any) -> str:
             words.append("a mapping")
         elif member is type(None):
             words.append("null")
+        elif member is Any:
+            words.append("any value")
         elif origin is not os.PathLike:  # on the command line a path is a str
             words.append(getattr(member, "__name__", str(member)))
     return " or ".join(words)

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +20,7 @@ __all__ = [
     "TABLES",
     "check_file",
     "check_run",
-    "draw_forecast",
+    "draw",
     "in_local_time",
     "run_folder",
     "save",
@@ -120,19 +120,38 @@ def in_local_time(table: pd.DataFrame, time: xr.DataArray) -> pd.DataFrame:
     return table.assign(**{name: stamps[name].dt.tz_localize("UTC").dt.tz_convert(zone) for name in stamps})
 
 
-def draw_forecast(forecast: xr.Dataset, context: xr.Dataset, path: Path) -> None:
-    """Draw a forecast after the end of its context."""
+def draw(verb: str, result: xr.Dataset, data: xr.Dataset | None, path: Path) -> None:
+    """Draw what a verb returned, with the data it is of if they are known."""
     import matplotlib
 
     matplotlib.use("Agg")
     import numpy as np
 
-    from seqdyn import plot
     from seqdyn._files import replacing
 
-    axes = plot.forecast(forecast, history=context)
+    axes = _axes(verb, result, data)
     with replacing(path) as file:
         np.ravel(axes)[0].figure.savefig(file, format=path.suffix[1:])
+
+
+def _axes(verb: str, result: xr.Dataset, data: xr.Dataset | None) -> Any:
+    import numpy as np
+
+    from seqdyn import plot
+    from seqdyn.data.schema import CONDITION, PARTICLE, TIME, X
+
+    if verb == "evaluate" and "score" in result:
+        return plot.scores(result.mean(CONDITION, keep_attrs=True) if CONDITION in result.dims else result)
+    if verb == "evaluate":
+        return plot.coverage(result)
+    if data is not None and CONDITION in result.coords:
+        data = data.isel({PARTICLE: np.isin(data[CONDITION], result[CONDITION])})
+    if verb == "marginal":
+        beside = data is not None and bool(np.isin(result[TIME], data[TIME]).any())
+        return plot.marginals(result, data if beside else None)
+    if X in result:
+        return plot.trajectories(result, data)
+    return plot.forecast(result, history=data) if verb == "forecast" else plot.forecast(result, truth=data)
 
 
 def _has_begun(path: Path) -> bool:

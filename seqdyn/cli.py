@@ -19,6 +19,8 @@ from seqdyn import __version__
 from seqdyn._inputs import (
     check_trainer_options,
     command_name,
+    has_data,
+    kind_of,
     known_sizes,
     known_symbols,
     model_class,
@@ -31,13 +33,23 @@ from seqdyn._inputs import (
     split_future,
     without_last,
 )
-from seqdyn._options import Options, Shown, arguments, peek, summary
+from seqdyn._options import (
+    Options,
+    Shown,
+    arguments,
+    data_parameter,
+    peek,
+    required,
+    summary,
+    takes_more,
+    with_overridden,
+)
 from seqdyn._outputs import (
     PICTURES,
     TABLES,
     check_file,
     check_run,
-    draw_forecast,
+    draw,
     in_local_time,
     run_folder,
     save,
@@ -45,6 +57,7 @@ from seqdyn._outputs import (
 from seqdyn.errors import EarlyEndWarning, NonFiniteError, NotFittedError
 
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray as xr
 
 __all__ = ["main"]
@@ -142,9 +155,9 @@ def _fit(argv: Sequence[str]) -> None:
     check_run(run, resume)
     check_trainer_options(values.get("trainer_options", {}))
     data = training = None
-    reader, reading = reader_of(cls), values
+    kind, reading = kind_of(cls), values
     if "data" in values:
-        data = read_data(values["data"], values, reader)
+        data = read_data(values["data"], values, kind)
         model = cls(**{**arguments(cls, known_sizes(data)), **arguments(cls, values)})
         training = without_last(split_future(data)[0], values.get("holdout", 0))
         reading = values | known_symbols(data)
@@ -153,40 +166,59 @@ def _fit(argv: Sequence[str]) -> None:
     else:
         raise ValueError(f"seqdyn fit {name} needs --data, a file, or --process, what it is to emulate.")
 
-    read = partial(read_data, values=reading, reader=reader)
-    passed = _passed(cls.fit, {**values, "run_dir": run}, options, read) | values.get("trainer_options", {})
+    read = partial(read_data, values=reading, kind=kind)
+    passed = _passed(with_overridden(cls, "fit"), {**values, "run_dir": run}, options, read)
+    passed |= values.get("trainer_options", {})
     with run_folder(run, data, options.dump({k: v for k, v in values.items() if k != "resume"})):
         model.fit(training, **passed)
         if "run_dir" not in passed:
             model.save(run / "model")
-    verb = "forecast" if hasattr(cls, "forecast") else "sample"
-    how = "-o forecast.nc --plot forecast.png" if verb == "forecast" else "--num-samples 100 -o sample.nc"
-    _say(f"{cls.__name__} is in {run}. Next: seqdyn {verb} {run} {how}")
+    _say(f"{cls.__name__} is in {run}. Next: {_next(cls, run)}")
 
 
-def _forecast(argv: Sequence[str]) -> None:
-    options, model = _run_options("forecast", argv, "Forecast from the end of the data.")
-    options.add("data", str, "go on from the end of this file instead of the data of the run")
+def _next(cls: Any, run: Path) -> str:
+    """A command that shows what a model has learnt: the first one that needs no further option."""
+    for verb, noun in DRAWN.items():
+        function = getattr(cls, verb, None)
+        if function and set(required(function)) <= {data_parameter(function)}:
+            return f"seqdyn {verb} {run} -o {noun}.nc --plot {noun}.png"
+    return f"seqdyn sample {run} --num-samples 100 -o sample.nc"
+
+
+def _draw(verb: str, argv: Sequence[str]) -> None:
+    """A verb that returns draws: of the data of the run, or other data, or of the fitted model alone."""
+    options, model = _run_options(verb, argv, f"{COMMANDS[verb][1].capitalize()}.")
+    noun = DRAWN[verb]
+    function: Any = getattr(model, verb, None)
+    taken_from = data_parameter(function) if function else None
     options.add("output", str, "file for the draws, .nc or .csv", aliases=("-o",))
     options.add("plot", str, "file for a picture, .png, .pdf or .svg")
-    _add_verb(options, model, "forecast")
-    _add_reading(options)
+    if taken_from:
+        options.add("data", str, f"{verb} from this file instead of the data of the run")
+    _add_verb(options, model, verb)
+    if taken_from:
+        _add_reading(options, kind_of(model))
     values = options.parse(argv)
     output, plot = _path(values, "output", TABLES), _path(values, "plot", PICTURES)
     if output is None and plot is None:
-        raise ValueError("the forecast would be lost; give it a file: -o forecast.nc or --plot forecast.png.")
+        raise ValueError(f"the {noun} would be lost; give a file: -o {noun}.nc or --plot {noun}.png.")
 
     place(model, values)
-    reading = reading_options(values)
-    context, covariates = split_future(run_data(values, reading))
-    known = {} if covariates is None else arguments(model.forecast, {"future_covariates": covariates})
-    read = partial(read_data, values=reading)
-    forecast = model.forecast(context, **known | _passed(model.forecast, values, options, read))
+    kind = kind_of(model)
+    reading = reading_options(values, kind, taken=arguments(function, values))
+    passed = _passed([function], values, options, partial(read_data, values=reading, kind=kind))
+    data = None
+    if taken_from or (plot and has_data(values)):
+        data, covariates = split_future(run_data(values, reading, kind))
+        known: dict[str, Any] = {} if covariates is None else {"future_covariates": covariates}
+        known |= {taken_from: data} if taken_from else {}
+        passed = arguments(function, known) | passed
+    result = function(**passed)
     if output is not None:
-        save(forecast, output, options.dump(values))
+        save(result, output, options.dump(values))
     if plot is not None:
-        draw_forecast(forecast, context, plot)
-    _say(_sizes_of(forecast, "forecast"), *_written(output, plot))
+        draw(verb, result, data, plot)
+    _say(_sizes_of(result, noun), *_written(output, plot))
 
 
 def _sample(argv: Sequence[str]) -> None:
@@ -198,7 +230,8 @@ def _sample(argv: Sequence[str]) -> None:
     check_file(output, TABLES)
 
     place(model, values)
-    passed = _passed(model.sample, values, options, partial(read_data, values={}))
+    read = partial(read_data, values={}, kind="sequences")  # of covariates
+    passed = _passed([model.sample], values, options, read)
     if "covariates" in passed:
         passed["covariates"] = passed["covariates"].isel(series=0)  # one window for all draws
     draws = model.sample(**passed)
@@ -207,29 +240,42 @@ def _sample(argv: Sequence[str]) -> None:
 
 
 def _evaluate(argv: Sequence[str]) -> None:
-    from seqdyn.metrics import evaluate, pool
+    from seqdyn.metrics import evaluate
 
     options, model = _run_options("evaluate", argv, summary(evaluate))
-    options.add("data", str, "score on this file instead of the data of the run")
-    options.add("output", str, "file for the scores of each series and window, .nc or .csv", aliases=("-o",))
-    options.group("evaluation")
-    options.add_signature(evaluate, skip=("model", "data"))
-    _add_verb(options, model, "forecast")
-    _add_reading(options)
+    options.add("data", str, "evaluate on this file instead of the data of the run")
+    options.add("output", str, "file for the scores one by one, .nc or .csv", aliases=("-o",))
+    options.add("plot", str, "file for a picture, .png, .pdf or .svg")
+    verb, own = ("leave_one_out", []) if hasattr(model, "leave_one_out") else ("forecast", [evaluate])
+    if own:
+        options.group("evaluation")
+        options.add("num_windows", int, "number of windows", required=True)
+        options.add_signature(evaluate, skip=("model", "data"))
+    _add_verb(options, model, verb)
+    _add_reading(options, kind_of(model))
     values = options.parse(argv)
-    output = _path(values, "output", TABLES)
+    output, plot = _path(values, "output", TABLES), _path(values, "plot", PICTURES)
 
     place(model, values)
-    reading = reading_options(values)
-    data, _ = split_future(run_data(values, reading))
-    read = partial(read_data, values=reading)
-    passed = _passed(model.forecast, values, options, read) | _passed(evaluate, values, options, read)
-    scores = evaluate(model, data, **passed)
+    kind = kind_of(model)
+    reading = reading_options(values, kind)
+    data, _ = split_future(run_data(values, reading, kind))
+    read = partial(read_data, values=reading, kind=kind)
+    scores = evaluate(model, data, **_passed([getattr(model, verb), *own], values, options, read))
     if output is not None:
-        # A table holds the scores of each series and window, netCDF also the sums that they are formed from.
-        table = in_local_time(pool(scores, []).drop_dims("level").to_dataframe(), scores["start"])
-        save(scores if output.suffix == ".nc" else table, output, options.dump(values))
-    _say(*_score_table(scores), *_written(output))
+        save(scores if output.suffix == ".nc" else _one_by_one(scores), output, options.dump(values))
+    if plot is not None:
+        draw("evaluate", scores, data, plot)
+    _say(*_score_table(scores), *_written(output, plot))
+
+
+def _one_by_one(scores: xr.Dataset) -> pd.DataFrame:
+    """Scores of each snapshot; of each series and window, without the sums that they are formed from."""
+    from seqdyn.metrics import pool
+
+    if "score" in scores:
+        return scores.to_dataframe()
+    return in_local_time(pool(scores, []).drop_dims("level").to_dataframe(), scores["start"])
 
 
 def _datasets(argv: Sequence[str]) -> None:
@@ -257,12 +303,17 @@ def _datasets(argv: Sequence[str]) -> None:
 
 _CARD = ("title", "kind", "freq", "units", "prediction_length", "licence", "source", "citation", "notes")
 
+# Verbs that return draws, and what they are called.
+DRAWN = {"forecast": "forecast", "infer": "paths", "marginal": "population"}
+
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "demo": (_demo, "fit, forecast and compare on the data in the package"),
     "fit": (_fit, "fit a model to a file or a data set"),
-    "forecast": (_forecast, "forecast with a fitted model"),
+    "forecast": (partial(_draw, "forecast"), "forecast with a fitted model"),
+    "infer": (partial(_draw, "infer"), "draw what happened between observations"),
+    "marginal": (partial(_draw, "marginal"), "draw the population at any time between snapshots"),
     "sample": (_sample, "draw new sequences from a fitted model"),
-    "evaluate": (_evaluate, "score a fitted model on rolling windows"),
+    "evaluate": (_evaluate, "score a fitted model on rolling windows, or on snapshots left out"),
     "datasets": (_datasets, "list, describe and export the data sets"),
 }
 
@@ -288,25 +339,26 @@ def _fit_options(cls: Any) -> Options:
     needed = "process" not in inspect.signature(cls).parameters
     options.add("data", str, "file, or name of a data set (seqdyn datasets lists them)", required=needed)
     options.add("output", str, "folder of the run", required=True, aliases=("-o", "--run"))
-    options.add("holdout", int, "steps at the end that are not trained on, for seqdyn evaluate", default=0)
-    _add_reading(options, reader_of(cls))
+    held = "steps at the end of sequences that are not trained on, for seqdyn evaluate"
+    options.add("holdout", int, held, default=0)
+    _add_reading(options, kind_of(cls))
     options.group(cls.__name__)
     options.add_signature(cls, optional=("num_features", "num_series", "num_symbols"))
     options.group("training")
-    options.add_signature(cls.fit, skip=("data", "run_dir"))
-    if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(cls.fit).parameters.values()):
+    fit = with_overridden(cls, "fit")
+    for function in fit:
+        options.add_signature(function, skip=("data", "run_dir"))
+    if takes_more(fit[-1]):
         options.add(
             "trainer_options", dict[str, Any], "more options of the trainer, such as '{accelerator: cpu}'"
         )
     return options
 
 
-def _add_reading(options: Options, reader: Callable[..., Any] | None = None) -> None:
-    from seqdyn.data import read_sequences
-
+def _add_reading(options: Options, kind: str) -> None:
     options.group("reading the data")
     columns = dict.fromkeys(("time", "series", "value"), str | Sequence[str] | None)
-    options.add_signature(reader or read_sequences, skip=("source",), hints=columns)
+    options.add_signature(reader_of(kind), skip=("source",), hints=columns)
     options.add("read_options", dict[str, Any], "more options of the reader, such as '{sep: \";\"}' for CSV")
 
 
@@ -317,36 +369,43 @@ def _run_options(verb: str, argv: Sequence[str], text: str) -> tuple[Options, An
     run = peek(argv, "run")
     if run is None and not {"-h", "--help"} & set(argv):
         raise ValueError(f"name the folder of a run or model: seqdyn {verb} RUN.")
+    model = None if run is None else seqdyn.load(run)
+    if model is None:
+        text = f"{text} Further options are those of the model: seqdyn {verb} RUN --help."
+    elif hasattr(model, verb):
+        text = summary(getattr(model, verb))
     prog = f"seqdyn {verb}" + (f" {run}" if run else "")
     options = Options(prog, ["run"], text, num_typed=int(run is not None))
     options.add("run", str, "folder that seqdyn fit wrote, or a saved model", required=True)
     options.add(
         "device", _Device, "where a network computes; auto takes the GPU if there is one", default="auto"
     )
-    return options, None if run is None else seqdyn.load(run)
+    return options, model
 
 
 def _add_verb(options: Options, model: Any, verb: str) -> None:
-    """Add the options of a verb of the model."""
+    """Add the options of a verb of the model, if there is one."""
     if model is None:
-        options.group(f"and the options of the model: seqdyn {verb} RUN --help")
-    elif not hasattr(model, verb):
-        raise ValueError(f"a {type(model).__name__} cannot {verb}.")
-    else:
-        options.group(type(model).__name__)
-        options.add_signature(getattr(model, verb), skip=("context",))
+        return
+    if not hasattr(model, verb):
+        can = ", ".join(name for name in (*DRAWN, "sample") if hasattr(model, name))
+        raise ValueError(f"a {type(model).__name__} has no verb {verb}; it has {can}.")
+    function = getattr(model, verb)
+    options.group(type(model).__name__)
+    options.add_signature(function, skip=(data_parameter(function) or "",))
 
 
 def _passed(
-    function: Callable[..., Any],
+    functions: Sequence[Callable[..., Any]],
     values: Mapping[str, Any],
     options: Options,
     read: Callable[[str], xr.Dataset],
 ) -> dict[str, Any]:
-    """Arguments for ``function``, with files read; of a file for covariates only those are passed."""
+    """Arguments of some functions, with files read; of a file for covariates only those are passed."""
     from seqdyn.data.schema import COVARIATES
 
-    passed = arguments(function, {name: value for name, value in values.items() if name != "data"})
+    given = {name: value for name, value in values.items() if name != "data"}
+    passed = {name: value for function in functions for name, value in arguments(function, given).items()}
     for name in options.files & passed.keys():
         data = read(passed[name])
         passed[name] = data[COVARIATES] if name.endswith(COVARIATES) else data
@@ -378,7 +437,13 @@ def _sizes_of(data: xr.Dataset, what: str) -> str:
 
 
 def _score_table(scores: xr.Dataset) -> list[str]:
-    """Pooled scores, one a line."""
+    """Pooled scores, one a line; of snapshots left out their mean, by method and metric."""
+    if "score" in scores:
+        others = [dim for dim in scores["score"].dims if dim not in ("method", "metric")]
+        table = scores["score"].mean(others).to_pandas().rename_axis(index=None, columns=None)
+        about = ", ".join(f"{name} {value}" for name, value in scores.attrs.items())
+        over = " and ".join(f"{scores.sizes[dim]} {dim}s" for dim in others)
+        return [f"{about}, mean over {over}", *table.to_string(float_format="{:.4g}".format).splitlines()]
     rows = {name: value for name, value in scores.attrs.items() if isinstance(value, float)}
     width = max(map(len, rows))
     about = ", ".join(f"{name} {value}" for name, value in scores.attrs.items() if name not in rows)

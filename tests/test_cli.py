@@ -93,7 +93,11 @@ def test_version(run: Run) -> None:
 
 @pytest.mark.parametrize("command", sorted(cli.COMMANDS))
 def test_every_command_explains_itself(command: str, run: Run) -> None:
-    assert f"usage: seqdyn {command}" in run(command, "--help")
+    shown = " ".join(run(command, "--help").split())
+
+    assert f"usage: seqdyn {command}" in shown
+    if command not in ("demo", "fit", "datasets"):
+        assert f"Further options are those of the model: seqdyn {command} RUN --help." in shown
 
 
 def test_a_run_is_a_folder_with_the_model_its_data_and_its_settings(naive: Path, table: pd.DataFrame) -> None:
@@ -470,7 +474,10 @@ def test_a_known_process_is_emulated_without_a_file(run: Run, tmp_path: Path) ->
         ("{states} --series animal --num-steps 5 --num-symbols 4 -o {new}", "build it with num_symbols=3"),
         ("{states} --series animal --symbols awake,rest -o {new}", "'asleep' in row"),
         ("{csv} {columns} -o {new}", "column 'y' holds 5.269"),
-        ("nyc_flights -o {new}", "the data set nyc_flights holds numbers, this model learns symbols"),
+        (
+            "nyc_flights -o {new}",
+            "the data set nyc_flights holds sequences of numbers, this model learns sequences of symbols",
+        ),
     ],
 )
 def test_what_is_wrong_with_symbols_is_one_line(
@@ -484,6 +491,300 @@ def test_what_is_wrong_with_symbols_is_one_line(
     assert len(errors) == 1
     assert message in errors[0]
     assert not (tmp_path / "new").exists()
+
+
+# A bridge of few particles, as the shell builds it.
+TINY_BRIDGE = "--volatility 0.3 --reference Zero --num-steps 3 --max-epochs 1 --seed 1".split()
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> Path:
+    """Four snapshots of ten cells with two measured features, and a column that is none."""
+    rng = np.random.default_rng(0)
+    day = np.repeat([0.0, 1.0, 2.0, 4.0], 10)
+    frame = pd.DataFrame({"day": day, "pc1": day + rng.normal(0, 0.3, 40), "pc2": rng.normal(0, 0.3, 40)})
+    frame.assign(depth=rng.integers(100, 999, 40)).to_csv(tmp_path / "cells.csv", index=False)
+    return tmp_path / "cells.csv"
+
+
+CELLS = ["--time", "day", "--value", "[pc1, pc2]"]
+
+
+@pytest.fixture
+def bridge(run: Run, cells: Path, tmp_path: Path) -> Path:
+    """Folder of a fitted SchrodingerBridge."""
+    run("fit", "schrodinger-bridge", cells, *CELLS, *TINY_BRIDGE, "-o", tmp_path / "bridge")
+    return tmp_path / "bridge"
+
+
+def is_picture(path: Path) -> bool:
+    return path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_bridge_is_fitted_to_a_file_of_snapshots(run: Run, cells: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shown = run(
+        "fit", "schrodinger-bridge", cells, *CELLS, *TINY_BRIDGE, "--reference", "Linear", "-o", folder
+    )
+
+    model = seqdyn.load(folder)
+    assert f"Next: seqdyn infer {folder} -o paths.nc --plot paths.png" in shown
+    assert model.hparams.num_features == 2
+    assert model.reference_parameters.attrs["reference"] == "Linear"
+    data = seqdyn.data.read_snapshots(cells, time="day", value=["pc1", "pc2"])
+    xr.testing.assert_identical(seqdyn.data.read_snapshots(folder / "data.nc"), data)
+    expected = seqdyn.models.SchrodingerBridge(2, 0.3, "Linear", num_steps=3).fit(data, max_epochs=1, seed=1)
+    assert float(model.divergence) == float(expected.divergence)
+
+
+@pytest.mark.parametrize(
+    ("typed", "value"),
+    [
+        ("estimate", "estimate"),
+        ("0.3", 0.3),
+        ("[0.2, 0.4]", (0.2, 0.4)),
+        ("[[1, 0], [0, 2]]", ((1, 0), (0, 2))),
+    ],
+)
+def test_a_volatility_is_typed_as_a_word_a_number_or_several(
+    typed: str, value: Any, run: Run, cells: Path, tmp_path: Path
+) -> None:
+    words = [*CELLS, *TINY_BRIDGE, "--num-simulations", 0, "--volatility", typed]
+
+    run("fit", "schrodinger-bridge", cells, *words, "-o", tmp_path / "run")
+
+    assert seqdyn.load(tmp_path / "run").hparams.volatility == value
+
+
+def test_cells_of_an_annotated_matrix_are_taken_by_their_representation(run: Run, tmp_path: Path) -> None:
+    anndata = pytest.importorskip("anndata", reason="reading .h5ad needs anndata")
+    rng = np.random.default_rng(0)
+    cells = anndata.AnnData(rng.poisson(3.0, (30, 7)).astype(np.float32))
+    cells.obs["stage"] = np.repeat(["E8.5", "E9.0", "E10.0"], 10)
+    cells.obsm["X_pca"] = rng.normal(size=(30, 3))
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    words = ["fit", "schrodinger-bridge", tmp_path / "cells.h5ad", "--time", "stage", *TINY_BRIDGE]
+
+    run(*words, "--representation", "X_pca", "-o", tmp_path / "pca")
+    run(*words, "--num-components", 2, "-o", tmp_path / "genes")
+    run("infer", tmp_path / "pca", "--data", tmp_path / "cells.h5ad", "-o", tmp_path / "p.nc")
+
+    assert seqdyn.load(tmp_path / "pca").data_info["features"] == ["X_pca_0", "X_pca_1", "X_pca_2"]
+    assert seqdyn.load(tmp_path / "genes").hparams.num_features == 7
+    assert xr.load_dataset(tmp_path / "p.nc")["x"].sizes["feature"] == 3
+
+
+def test_draws_of_a_bridge_are_those_of_the_library(run: Run, bridge: Path, tmp_path: Path) -> None:
+    few = ["--num-samples", 6, "--seed", 2]
+    shown = run("forecast", bridge, "--times", "[5, 6]", "--start", "last", *few, "-o", tmp_path / "f.nc")
+    run("marginal", bridge, "--times", "[0.5, 3]", *few, "-o", tmp_path / "m.nc")
+    run("infer", bridge, *few, "-o", tmp_path / "p.nc")
+
+    model = seqdyn.load(bridge)
+    data = seqdyn.data.read_snapshots(bridge / "data.nc")
+    few_samples: dict[str, Any] = {"num_samples": 6, "seed": 2}
+    forecast, between = model.forecast([5, 6], **few_samples), model.marginal([0.5, 3], **few_samples)
+    assert "forecast: 6 particle × 2 time × 2 feature" in shown
+    for name, expected in (("f", forecast), ("m", between), ("p", model.infer(data, **few_samples))):
+        xr.testing.assert_identical(xr.load_dataset(tmp_path / f"{name}.nc")["x"], expected["x"])
+    assert xr.load_dataset(tmp_path / "f.nc").attrs["extrapolation_from"] == 4.0
+
+
+def test_paths_can_be_asked_for_at_one_time_through_other_cells_and_as_a_table(
+    run: Run, bridge: Path, cells: Path, tmp_path: Path
+) -> None:
+    others = pd.read_csv(cells)[::2]
+    others.to_csv(tmp_path / "others.csv", index=False)
+
+    run(
+        "infer",
+        bridge,
+        "--data",
+        tmp_path / "others.csv",
+        "--times",
+        2,
+        "--num-samples",
+        8,
+        "-o",
+        tmp_path / "p.csv",
+    )
+
+    table = pd.read_csv(tmp_path / "p.csv")
+    assert list(table.columns) == ["particle", "time", "pc1", "pc2"]
+    assert set(table["time"]) == {2.0}
+    observed = others.loc[others["day"] == 2, "pc1"].to_numpy()
+    assert len(table) == 8
+    assert np.abs(table["pc1"].to_numpy()[:, None] - observed).min(axis=1).max() < 1e-9
+
+
+def test_snapshots_are_left_out_one_by_one(run: Run, bridge: Path, tmp_path: Path) -> None:
+    words = ["evaluate", bridge, "--num-samples", 20, "--max-epochs", 1, "--seed", 0, "--metrics", "w1,swd"]
+
+    shown = run(*words, "-o", tmp_path / "s.nc", "--plot", tmp_path / "s.png")
+    run(*words, "-o", tmp_path / "s.csv")
+
+    data = seqdyn.data.read_snapshots(bridge / "data.nc")
+    options: dict[str, Any] = {"num_samples": 20, "max_epochs": 1, "seed": 0, "metrics": ["w1", "swd"]}
+    scores = seqdyn.evaluate(seqdyn.load(bridge), data, **options)
+    xr.testing.assert_identical(xr.load_dataset(tmp_path / "s.nc")["score"], scores["score"])
+    mean = scores["score"].sel({"method": "model"}).mean("time").values
+    rows = {words[0]: words[1:] for words in map(str.split, shown.splitlines()) if words}
+    assert "mean over 2 times" in shown
+    assert rows["w1"] == ["swd"]
+    assert rows["model"] == [f"{value:.4g}" for value in mean]
+    table = pd.read_csv(tmp_path / "s.csv")
+    assert list(table.columns) == ["method", "time", "metric", "score"]
+    assert len(table) == 5 * 2 * 2
+    assert is_picture(tmp_path / "s.png")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "forecast {bridge} --times [5,6,7]",
+        "infer {bridge}",
+        "marginal {bridge} --times [1,1.5]",
+        "marginal {bridge} --times 1.5",  # at which there is no snapshot to draw beside
+    ],
+)
+def test_draws_of_a_bridge_are_drawn(words: str, run: Run, bridge: Path, tmp_path: Path) -> None:
+    run(*words.format(bridge=bridge).split(), "--num-samples", 5, "--plot", tmp_path / "p.png")
+
+    assert is_picture(tmp_path / "p.png")
+
+
+def test_a_saved_bridge_needs_no_data(run: Run, bridge: Path, tmp_path: Path) -> None:
+    run("marginal", bridge / "model", "--times", 1, "--num-samples", 5, "--plot", tmp_path / "p.png")
+
+    assert is_picture(tmp_path / "p.png")
+    assert cli.main(["infer", str(bridge / "model"), "-o", str(tmp_path / "p.nc")]) == 2
+
+
+def test_one_of_several_conditions_is_drawn_beside_its_own_snapshots(
+    run: Run, cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = seqdyn.data.read_snapshots(cells, time="day", value=["pc1", "pc2"])
+    data = data.assign_coords(condition=("particle", np.tile(["control", "drug"], 20)))
+    to_netcdf(data, tmp_path / "both.nc")
+    run("fit", "schrodinger-bridge", tmp_path / "both.nc", *TINY_BRIDGE, "-o", tmp_path / "run")
+    beside = []
+    draw = seqdyn.plot.marginals
+    monkeypatch.setattr(seqdyn.plot, "marginals", lambda x, y: beside.append(y) or draw(x, y), raising=False)
+    words = ["--times", 2, "--condition", "drug", "--num-samples", 4]
+
+    run("marginal", tmp_path / "run", *words, "-o", tmp_path / "m.csv", "--plot", tmp_path / "m.png")
+    shown = run(
+        "evaluate", tmp_path / "run", "--num-samples", 9, "--max-epochs", 1, "--plot", tmp_path / "s.png"
+    )
+
+    table = pd.read_csv(tmp_path / "m.csv")
+    assert table["condition"].tolist() == ["drug"] * 4
+    assert set(beside[0]["condition"].values) == {"drug"}
+    assert "mean over 2 conditions and 2 times" in shown
+    assert is_picture(tmp_path / "s.png")
+
+
+@pytest.mark.parametrize("ending", ["csv", "nc"])
+def test_a_data_set_of_snapshots_is_exported_and_fitted(ending: str, run: Run, tmp_path: Path) -> None:
+    name = "lotka_volterra_published"
+    try:
+        data = seqdyn.datasets.load(name, download=False)
+    except FileNotFoundError:
+        pytest.skip(f"{name} is not there; it needs SEQDYN_DATA.")
+    run("datasets", name, "-o", tmp_path / f"lv.{ending}")
+
+    run("fit", "schrodinger-bridge", tmp_path / f"lv.{ending}", *TINY_BRIDGE, "-o", tmp_path / "run")
+
+    kept = seqdyn.data.read_snapshots(tmp_path / "run" / "data.nc")
+    np.testing.assert_allclose(kept["x"], data["x"], rtol=1e-15)
+    np.testing.assert_array_equal(kept["time"], data["time"])
+    assert kept["feature"].values.tolist() == data["feature"].values.tolist()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("fit schrodinger-bridge {cells} -o {new}", "fit schrodinger-bridge needs --volatility: Noise of"),
+        (
+            "fit schrodinger-bridge {cells} {columns} --volatility little -o {new}",
+            "or 'estimate', got 'little'",
+        ),
+        (
+            "fit schrodinger-bridge {cells} {columns} --volatility 1 --reference Foxes -o {new}",
+            "there is no reference 'Foxes'; give a module, or one of the names GradientField, Linear",
+        ),
+        (
+            "fit schrodinger-bridge {cells} {columns} --volatility 1 --holdout 1 -o {new}",
+            "--holdout counts steps, and snapshots have none; leave it out",
+        ),
+        (
+            "fit schrodinger-bridge nyc_flights --volatility 1 -o {new}",
+            "the data set nyc_flights holds sequences of numbers, this model learns snapshots; choose from",
+        ),
+        (
+            "fit seasonal-naive hesc {naive} -o {new}",
+            "the data set hesc holds snapshots, this model learns sequences of numbers; choose from",
+        ),
+        ("fit schrodinger-bridge {cells} --time hour --volatility 1 -o {new}", "'hour'"),
+        ("forecast {bridge} --times 9", "the forecast would be lost; give a file: -o forecast.nc"),
+        ("infer {bridge}", "the paths would be lost; give a file: -o paths.nc or --plot paths.png"),
+        ("marginal {bridge} -o {new}.nc", "{bridge} needs --times: Increasing times."),
+        ("marginal {bridge} --times noon -o {new}.nc", "--times is noon, but it must be a list of float"),
+        ("marginal {bridge} --times 9 -o {new}.nc", "time 9 lies outside the snapshots"),
+        ("forecast {bridge} --times 1 -o {new}.nc", "time 1 is not after the snapshot at 4"),
+        ("forecast {bridge} --times 9 --data {cells} -o {new}.nc", "{bridge} has no option --data"),
+        ("sample {bridge} -o {new}.nc", "has no verb sample; it has forecast, infer, marginal."),
+        ("evaluate {bridge} --num-windows 1", "{bridge} has no option --num-windows"),
+        ("evaluate {bridge} --metrics mse", "metrics must list some of"),
+        ("infer {bridge} --data {cells} --value pc1 -o {new}.nc", "the snapshots have 1 features"),
+    ],
+)
+def test_what_is_wrong_with_snapshots_is_one_line(
+    words: str,
+    message: str,
+    bridge: Path,
+    cells: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = {"columns": "--time day --value pc1,pc2", "naive": " ".join(NAIVE)}
+    places = {"bridge": bridge, "cells": cells, "new": tmp_path / "new"}
+    before = sorted(os.listdir(tmp_path))
+    capsys.readouterr()
+
+    assert cli.main(words.format(**places, **options).split()) == 2
+
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("seqdyn: error: ")]
+    assert len(errors) == 1
+    assert message.format(**places) in errors[0]
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_gaps_of_sequences_are_filled_by_the_same_command(
+    run: Run, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    gap = (table["id"] == "a") & table["ds"].between("2024-01-02 06:00", "2024-01-02 11:00")
+    table[~gap].to_csv(tmp_path / "gap.csv", index=False)
+    folder = tmp_path / "run"
+    run("fit", "tsdiff", tmp_path / "gap.csv", *COLUMNS, "--freq", "h", *TINY, "-o", folder)
+    words = ["infer", folder, "--num-samples", 2, "--seed", 0, "-o", tmp_path / "f.nc"]
+
+    run(*words, "--plot", tmp_path / "f.png")
+
+    data = read_sequences(folder / "data.nc")
+    expected = seqdyn.load(folder).infer(data, num_samples=2, seed=0)
+    filled = xr.load_dataset(tmp_path / "f.nc")["target"]
+    xr.testing.assert_allclose(filled, expected["target"])
+    assert int(filled.sel(series="a").isnull().sum()) == 0
+    assert is_picture(tmp_path / "f.png")
+
+
+def test_a_picture_of_scores_over_windows_is_one_of_coverage(run: Run, naive: Path, tmp_path: Path) -> None:
+    words = ["evaluate", naive, "--num-windows", 1, "--num-samples", 2]
+
+    run(*words, "--plot", tmp_path / "s.png")
+
+    assert is_picture(tmp_path / "s.png")
 
 
 def test_the_demonstration_gets_its_arguments(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
@@ -566,14 +867,15 @@ def test_an_error_is_one_line_and_status_2(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("forecast {naive}", "the forecast would be lost; give it a file: -o forecast.nc"),
+        ("forecast {naive}", "the forecast would be lost; give a file: -o forecast.nc"),
         ("forecast {naive} -o {tmp}", "is a folder; name a file in it"),
         ("forecast {naive} -o {tmp}/f.xlsx", "must end in .nc or .csv"),
         ("forecast {naive} --plot {tmp}/f.gif", "must end in .png or .pdf or .svg"),
         ("forecast {naive} -o {tmp}/none/f.nc", "there is no folder"),
         ("forecast {naive} -o {tmp}/f.nc --guidance square", "{naive} has no option --guidance"),
         ("forecast {naive} -o {tmp}/f.nc --num-samples 0", "num_samples must be a whole number of"),
-        ("sample {naive} -o {tmp}/s.nc", "a SeasonalNaive cannot sample"),
+        ("sample {naive} -o {tmp}/s.nc", "a SeasonalNaive has no verb sample; it has forecast."),
+        ("infer {naive} -o {tmp}/s.nc", "a SeasonalNaive has no verb infer; it has forecast."),
         ("evaluate {naive} --num-windows 9", "use num_windows=3"),
         ("evaluate {naive}", "{naive} needs --num-windows"),
         ("fit seasonal-naive {csv} {options} -o {naive}", "already holds a run; go on with it by --resume"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from seqdyn._options import Options, Shown, arguments, peek
+from seqdyn._options import Options, Shown, arguments, data_parameter, peek, required, with_overridden
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -175,6 +175,72 @@ def test_help_shows_the_docstring_and_the_defaults(
     assert "--shuffle Whether to shuffle. (bool, default False)" in shown
     assert "--folder Where to write. (str, default out)" in shown
     assert "--lags Steps back. (a list of int or str)" in shown
+
+
+class Base:
+    def fit(self, data: xr.Dataset, *, seed: int | None = None, **others: Any) -> None:
+        """Fit.
+
+        Args:
+            data: Not an option.
+            seed: Of all :class:`draws`.
+        """
+
+    def draw(self, num_samples: int, covariates: xr.DataArray | None = None) -> None:
+        """Draw."""
+
+
+class Special(Base):
+    def fit(self, data: xr.Dataset, *, max_epochs: int = 3, **others: Any) -> None:
+        """Fit; see :meth:`Base.fit`.
+
+        Args:
+            data: Not an option.
+            max_epochs: Rounds.
+        """
+
+
+class Final(Special):
+    def fit(self, data: xr.Dataset, *, rounds: int = 3) -> None:
+        """Fit without more."""
+
+
+def test_options_of_a_method_are_also_those_of_the_one_that_it_overrides(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = Options("seqdyn do", [], "Do something.")
+    for method in with_overridden(Special, "fit"):
+        options.add_signature(method, skip=("data",))
+
+    assert options.parse(["--max-epochs", "2", "--seed", "1"]) == {"max_epochs": 2, "seed": 1}
+    assert with_overridden(Final, "fit") == [Final.fit]
+    with pytest.raises(Shown):
+        options.parse(["--help"])
+    assert "Of all draws. (int)" in capsys.readouterr().out
+
+
+def test_the_data_that_a_function_needs_are_told_from_those_it_may_take() -> None:
+    assert data_parameter(function) == data_parameter(Special.fit) == "data"
+    assert data_parameter(Base.draw) is None
+    assert required(Base.draw) == ["num_samples"]
+
+
+def test_only_what_can_be_typed_is_left_of_a_union() -> None:
+    def takes(
+        network: Base | str | None = None,
+        times: Sequence[float] | Path | float = 0.0,
+        anything: Any = None,
+        base: Base | None = None,
+    ) -> None:
+        """Take."""
+
+    options = Options("seqdyn do", [], "Do something.")
+    options.add_signature(takes, skip=("base",), hints={"anything": bool, "network": int})
+
+    typed = ["--network", "Linear", "--times", "1,2", "--anything", "true"]
+    assert options.parse(typed) == {"network": "Linear", "times": [1.0, 2.0], "anything": True}
+    assert options.parse(["--times", "1"]) == {"times": [1.0]}
+    assert "--network               (str)" in options.help()
 
 
 def test_arguments_picks_the_parameters_of_a_function() -> None:

@@ -12,21 +12,20 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from seqdyn.data.cells import anndata_values, read_h5ad
 from seqdyn.data.columns import TIME_NAMES, find_column, flat_frame, to_numbers
 from seqdyn.data.convert import stack_snapshots
 from seqdyn.data.formats import (
-    damage_reported,
     existing,
     file_format,
     frame_from_polars,
     load_arrays,
-    missing_extra,
     open_netcdf,
     open_zarr,
     read_csv,
     read_parquet,
 )
-from seqdyn.data.names import FEATURE, PARTICLE, TIME, X
+from seqdyn.data.names import CONDITION, FEATURE, GROWTH, PARTICLE, TIME, WEIGHT, X
 from seqdyn.data.schema import check_snapshots
 
 __all__ = ["order_times", "read_snapshots"]
@@ -43,6 +42,9 @@ def read_snapshots(
     value: str | Sequence[str] | None = None,
     times: Sequence[float] | np.ndarray | None = None,
     representation: str | None = None,
+    condition: str | None = None,
+    weight: str | None = None,
+    growth: str | None = None,
     units: str | None = None,
     **options: Any,
 ) -> xr.Dataset:
@@ -58,11 +60,15 @@ def read_snapshots(
         value: Columns or array of the features; None takes all other numeric columns, or the array ``x``.
         times: One number per snapshot, for lists of arrays and arrays (time, particle, feature).
         representation: Key of ``obsm`` (such as "X_pca") for AnnData; None takes ``X``.
+        condition: Column, array or ``obs`` column with the label of each particle's condition.
+        weight: Such a column with each particle's weight, at least 0.
+        growth: Such a column with the rate at which each particle multiplies, per unit of time.
         units: Unit of ``x``.
         **options: Passed to the reader of a CSV, parquet, NetCDF or Zarr file.
 
     Returns:
-        ``x (particle, feature)`` with the coordinates ``time (particle)`` and ``feature``.
+        ``x (particle, feature)`` with the coordinates ``time (particle)`` and ``feature``, and what else was
+        named; of AnnData also ``cell (particle)``, the names of the observations, in their order.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -76,28 +82,31 @@ def read_snapshots(
             f"time={_shown(time)} is no name: time= names the column of each particle's time; pass the times "
             f"of snapshots, one number each, as times={_shown(time)}."
         )
+    named = ((CONDITION, condition), (WEIGHT, weight), (GROWTH, growth))
+    roles = {role: column for role, column in named if column is not None}
     if isinstance(source, str | os.PathLike):
         path = existing(source)
         name, source = path.name, _open(path, representation, options)
     if type(source).__module__.partition(".")[0] == "polars":
         source = frame_from_polars(source)
     if isinstance(source, pd.DataFrame):
-        data = _from_table(source, time, value, units)
+        data = _from_table(source, time, value, roles, units)
     elif isinstance(source, xr.Dataset):
-        data = _from_dataset(source, times, units)
+        data = _from_dataset(source, times, roles, units)
     elif type(source).__name__ == "AnnData":
-        data = _from_anndata(source, time, representation, units)
+        data = _from_anndata(source, time, representation, roles, units)
     elif isinstance(source, Mapping) and all(isinstance(key, str) for key in source):
-        data = _from_arrays(source, time, value, times, units)
+        data = _from_arrays(source, time, value, times, roles, units)
     elif time is not None and isinstance(source, Mapping | np.ndarray | list | tuple):
         raise ValueError(
             f"time={time!r} names a column, but a {name} has none; leave it out"
             + ("." if isinstance(source, Mapping) else ", and give one number per snapshot with times=[...].")
         )
-    elif isinstance(source, Mapping):
-        ordered = sorted(source)
-        data = stack_snapshots([source[key] for key in ordered], times=ordered, features=value, units=units)
-    elif isinstance(source, np.ndarray | list | tuple):
+    elif isinstance(source, Mapping | np.ndarray | list | tuple):
+        _refuse_roles(roles, f"a {name} has no columns")
+        if isinstance(source, Mapping):
+            times = sorted(source)
+            source = [source[key] for key in times]
         data = stack_snapshots(source, times=times, features=value, units=units)
     else:
         raise TypeError(
@@ -151,69 +160,68 @@ def _open(path: Path, representation: str | None, options: dict[str, Any]) -> An
     if kind == "numpy":
         return load_arrays(path)
     if kind == "anndata":
-        return _read_h5ad(path)
+        return read_h5ad(path)
     readers = {"csv": read_csv, "parquet": read_parquet, "netcdf": open_netcdf, "zarr": open_zarr}
     return readers[kind](path, **options)
 
 
-def _read_h5ad(path: Path) -> Any:
-    try:
-        import anndata
-    except ImportError as error:
-        raise missing_extra("anndata", "anndata", "reading .h5ad") from error
-    with damage_reported(path):
-        return anndata.read_h5ad(path)
-
-
-def _from_table(frame: pd.DataFrame, time: str | None, value: Any, units: str | None) -> xr.Dataset:
+def _from_table(
+    frame: pd.DataFrame, time: str | None, value: Any, roles: dict[str, str], units: str | None
+) -> xr.Dataset:
     frame = flat_frame(frame)
     if len(frame) == 0:
         raise ValueError(f"the table has no rows, only the columns {[str(name) for name in frame.columns]}.")
     time = _time_name(frame, time, "column")
+    taken = {time, *(find_column(frame, name, role) for role, name in roles.items())}
     if value is None:
-        names = [n for n in frame.columns if n != time and not str(n).startswith("Unnamed:")]
+        names = [n for n in frame.columns if n not in taken and not str(n).startswith("Unnamed:")]
         names = [n for n in names if pd.api.types.is_numeric_dtype(frame[n].dtype)]
     else:
         names = [find_column(frame, n, "value") for n in ([value] if isinstance(value, str) else value)]
     if not names:
-        raise ValueError(f"no numeric column is left beside the time {time!r}; pass value=[...].")
+        raise ValueError(f"no numeric column is left beside {sorted(map(str, taken))}; pass value=[...].")
     x = np.stack([to_numbers(frame[name]) for name in names], axis=1)
-    return _dataset(x, order_times(frame[time]), names, units)
+    return _with_roles(_dataset(x, order_times(frame[time]), names, units), frame, roles)
 
 
-def _from_dataset(data: xr.Dataset, times: Any, units: str | None) -> xr.Dataset:
+def _from_dataset(data: xr.Dataset, times: Any, roles: dict[str, str], units: str | None) -> xr.Dataset:
     if X in data and data[X].ndim == 3:
+        _refuse_roles(roles, f"x is a grid {data[X].dims}")
         return stack_snapshots(data, times=times, units=units)
     if units is not None and X in data:
         data = data.assign({X: data[X].assign_attrs(units=units)})
-    return data
+    for role, name in roles.items():
+        if name not in data.variables or data[name].dims != (PARTICLE,):
+            listed = [str(n) for n in data.variables if data[n].dims == (PARTICLE,)]
+            raise ValueError(
+                f"there is no variable {name!r} over 'particle' ({role}=), only {listed}; pass one of them."
+            )
+    frame = pd.DataFrame({name: data[name].values for name in roles.values()})
+    return _with_roles(data, frame, roles)
 
 
-def _from_anndata(data: Any, time: str | None, representation: str | None, units: str | None) -> xr.Dataset:
-    if representation is not None and representation not in data.obsm:
-        raise ValueError(
-            f"there is no representation {representation!r} in obsm, it holds {sorted(data.obsm)}; pass "
-            "representation= one of them, or leave it out for X."
-        )
-    x = data.X if representation is None else data.obsm[representation]
-    if x is None:
-        raise ValueError(f"X is empty; pass representation= one of {sorted(data.obsm)}.")
-    x = np.asarray(x.toarray() if hasattr(x, "toarray") else x)
+def _from_anndata(
+    data: Any, time: str | None, representation: str | None, roles: dict[str, str], units: str | None
+) -> xr.Dataset:
+    x, names = anndata_values(data, representation)
     time = _time_name(data.obs, time, "obs column")
-    names = (
-        list(data.var_names)
-        if representation is None
-        else [f"{representation}_{i}" for i in range(x.shape[1])]
-    )
-    return _dataset(x, order_times(data.obs[time]), names, units)
+    found = _dataset(x, order_times(data.obs[time]), names, units)
+    found = found.assign_coords({"cell": (PARTICLE, data.obs_names.to_numpy(dtype=object))})
+    return _with_roles(found, data.obs, roles)
 
 
 def _from_arrays(
-    arrays: Mapping[str, np.ndarray], time: str | None, value: Any, times: Any, units: str | None
+    arrays: Mapping[str, np.ndarray],
+    time: str | None,
+    value: Any,
+    times: Any,
+    roles: dict[str, str],
+    units: str | None,
 ) -> xr.Dataset:
     """Arrays by name: ``x`` of each particle with its time, or a grid (time, particle, feature)."""
     x = arrays[_array_name(arrays, value)]
     if x.ndim == 3:
+        _refuse_roles(roles, f"x is a grid {x.shape} of times and particles")
         if times is None:
             name = next((n for n in ([time] if time else _NAMES) if n in arrays), None)
             times = None if name is None else arrays[name]
@@ -230,9 +238,43 @@ def _from_arrays(
             f"the values have shape {x.shape} and the times {name!r} {stamps.shape}; give one time per "
             "particle, or the values as (time, particle, feature) with times=[...]."
         )
-    return _dataset(
+    found = _dataset(
         x, order_times(pd.Series(stamps, name=name)), [f"x_{i}" for i in range(x.shape[1])], units
     )
+    columns = {n: array for n, array in arrays.items() if array.shape == (len(x),)}
+    return _with_roles(found, pd.DataFrame(columns), roles)
+
+
+def _with_roles(data: xr.Dataset, frame: pd.DataFrame, roles: dict[str, str]) -> xr.Dataset:
+    """Add the condition, weight and growth of each particle, from the columns that hold them."""
+    for role, name in roles.items():
+        column = frame[find_column(frame, name, role)]
+        if role == CONDITION:
+            data = data.assign_coords({role: (PARTICLE, _conditions(column))})
+        else:
+            data = data.assign({role: (PARTICLE, to_numbers(column))})
+    return data
+
+
+def _refuse_roles(roles: dict[str, str], why: str) -> None:
+    if roles:
+        role, name = next(iter(roles.items()))
+        raise ValueError(
+            f"{role}={name!r} names one value per particle, but {why}; read without it, and add the values: "
+            f"data.{'assign_coords' if role == CONDITION else 'assign'}({role}=('particle', values))."
+        )
+
+
+def _conditions(column: pd.Series) -> np.ndarray:
+    """Labels of conditions: numbers as they are, everything else as text."""
+    missing = column.isna().to_numpy()
+    if missing.any():
+        raise ValueError(
+            f"the condition {column.name!r} is empty for particle {int(missing.argmax())} "
+            f"({int(missing.sum())} in all); drop these particles, or name theirs too."
+        )
+    labels = column.to_numpy()
+    return labels if labels.dtype.kind in "iuf" else np.array([str(v) for v in labels], dtype=object)
 
 
 def _array_name(arrays: Mapping[str, np.ndarray], value: Any) -> str:

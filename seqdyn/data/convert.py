@@ -17,8 +17,10 @@ from seqdyn.data.arrays import from_numpy
 from seqdyn.data.checks import plain
 from seqdyn.data.formats import open_netcdf
 from seqdyn.data.names import (
+    CONDITION,
     COVARIATES,
     FEATURE,
+    GROWTH,
     OBSERVED,
     OUTCOME,
     PARTICLE,
@@ -27,6 +29,7 @@ from seqdyn.data.names import (
     SYMBOL,
     TARGET,
     TIME,
+    WEIGHT,
     X,
 )
 from seqdyn.data.schema import check_snapshots, future_times, observed_mask
@@ -135,17 +138,29 @@ def to_pandas(data: xr.Dataset, *, padding: bool = False) -> pd.DataFrame:
     """Long table of a sequence or forecast dataset: ``series``, ``time``, one column per feature.
 
     Times are in the zone of the data if they name one. Missing values are NaN. Of discrete sequences the
-    labels stand in a column ``symbol``, rows without one are left out.
+    labels stand in a column ``symbol``, rows without one are left out. Snapshots are one row per particle,
+    paths ``x (particle, time, feature)`` one per ``particle`` and ``time``.
 
     Args:
-        data: Sequences (with their covariates), or draws or quantiles, whose further dims become columns.
+        data: Sequences (with their covariates), or draws or quantiles, whose further dims become columns;
+            snapshots or paths of particles.
         padding: Keep also the rows before a series begins and after it ends.
 
     Returns:
         The table, in the order of the dataset.
+
+    Raises:
+        ValueError: If the dataset holds none of these.
     """
     if TARGET not in data and SYMBOL in data:
         return _symbol_table(data)
+    if TARGET not in data and X in data:
+        return _particle_table(data)
+    if TARGET not in data:
+        raise ValueError(
+            f"only sequences and snapshots have a long table, this dataset holds {sorted(map(str, data))}; "
+            "write it as netCDF, a file that ends in .nc."
+        )
     target = data[TARGET]
     is_sequence = set(target.dims) == {SERIES, TIME, FEATURE}
     array = target.transpose(*((SERIES, TIME) if is_sequence else ()), ..., FEATURE)
@@ -182,6 +197,25 @@ def _symbol_table(data: xr.Dataset) -> pd.DataFrame:
     frame = pd.DataFrame({dim: symbol[dim].to_index()[place] for dim, place in places} | {SYMBOL: labels})
     zone = data[TIME].attrs.get("timezone")
     return frame if zone is None else frame.assign(time=frame[TIME].dt.tz_localize("UTC").dt.tz_convert(zone))
+
+
+def _particle_table(data: xr.Dataset) -> pd.DataFrame:
+    """Rows of particles, or of particles at times: labels first, then the features, weight and growth."""
+    x = data[X].transpose(PARTICLE, ..., FEATURE)
+    values = x.values.reshape(-1, x.sizes[FEATURE])
+    frame = pd.DataFrame(dict(zip(x[FEATURE].values.tolist(), values.T, strict=True)))
+    number, times = np.arange(x.sizes[PARTICLE]), data[TIME].values
+    labels: dict[str, Any] = {TIME: times}
+    if TIME in x.dims:  # of snapshots a particle's number is that of its row
+        number = np.repeat(number, len(times))
+        labels = {PARTICLE: number, TIME: np.tile(times, x.sizes[PARTICLE])}
+    if CONDITION in data.coords:
+        labels = {CONDITION: data[CONDITION].values[number], **labels}
+    for position, (name, column) in enumerate(labels.items()):
+        frame.insert(position, name, column)
+    for name in {WEIGHT, GROWTH} & set(map(str, data.data_vars)):
+        frame.insert(len(frame.columns), name, data[name].values)
+    return frame
 
 
 def to_netcdf(data: xr.Dataset, path: str | os.PathLike[str]) -> None:

@@ -85,10 +85,10 @@ def summarize_snapshots(data: xr.Dataset) -> str:
     features = f"{len(names)} features: " if len(names) > 1 else "feature "
     features += ", ".join(map(str, names[:6])) + (", …" if len(names) > 6 else "")
     units = f" [{facts['units']}]" if facts["units"] else ""
-    listed = [f"{time:g}" for time in dict.fromkeys(facts["snapshot_times"])]
+    listed = [f"{time:g}" for time in sorted(set(facts["snapshot_times"]))]
     times = ", ".join(listed[:10]) + (", …" if len(listed) > 10 else "")
     kinds = f", {len(facts['conditions'])} conditions" if facts["conditions"] else ""
     counts = facts["num_particles"]
     per = f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
-    unit = f" {facts['time_units']}" if facts["time_units"] else ""
+    unit = f" {facts['time_units']}" if facts["time_units"] not in (None, "1") else ""
     return f"{len(counts)} snapshots of {per} particles{kinds}, {features}{units}\nat times {times}{unit}"

@@ -145,8 +145,12 @@ def check_sequences(data: xr.Dataset, *, min_length: int | None = None, variable
         check_finite(data[COVARIATES], COVARIATES)
 
 
-def check_snapshots(data: xr.Dataset) -> None:
+def check_snapshots(data: xr.Dataset, *, min_times: int = 2) -> None:
     """Check that ``data`` follows the snapshot schema: finite ``x (particle, feature)`` at two or more times.
+
+    Args:
+        data: Dataset to check.
+        min_times: Fewest times, in each condition: 2 to learn from, 1 to compare with.
 
     Raises:
         ValueError: On the first violation, with where it is and what to type.
@@ -165,7 +169,7 @@ def check_snapshots(data: xr.Dataset) -> None:
     check_numeric(x, X)
     if FEATURE in x.coords:
         check_labels(data, X, FEATURE)
-    _check_snapshot_times(x)
+    _check_snapshot_times(x, min_times)
     bad = ~np.isfinite(x.values).all(axis=1)
     if bad.any():
         raise ValueError(
@@ -179,7 +183,7 @@ def check_snapshots(data: xr.Dataset) -> None:
             check_variable(data, name, (PARTICLE,), "snapshot")
             check_finite(data[name], name)
     _check_weights(data)
-    _check_conditions(data)
+    _check_conditions(data, min_times)
 
 
 def check_episodes(data: xr.Dataset) -> None:
@@ -349,7 +353,7 @@ def _check_target(data: xr.Dataset) -> None:
         )
 
 
-def _check_snapshot_times(x: xr.DataArray) -> None:
+def _check_snapshot_times(x: xr.DataArray, min_times: int) -> None:
     if TIME not in x.coords or x[TIME].dims != (PARTICLE,):
         raise ValueError(
             "every particle needs its snapshot time: data.assign_coords(time=('particle', times))."
@@ -361,7 +365,7 @@ def _check_snapshot_times(x: xr.DataArray) -> None:
             "them: data.assign_coords(time=('particle', days_since_start))."
         )
     distinct = np.unique(times)
-    if len(distinct) < 2:
+    if len(distinct) < min_times:
         raise ValueError(f"a bridge needs snapshots at two or more times, got only {distinct.tolist()}.")
 
 
@@ -382,7 +386,7 @@ def _check_weights(data: xr.Dataset) -> None:
         )
 
 
-def _check_conditions(data: xr.Dataset) -> None:
+def _check_conditions(data: xr.Dataset, min_times: int) -> None:
     if CONDITION not in data.coords:
         return
     condition = data[CONDITION]
@@ -394,7 +398,7 @@ def _check_conditions(data: xr.Dataset) -> None:
     labels = condition.values
     for label in dict.fromkeys(labels.tolist()):
         times = np.unique(data[TIME].values[labels == label])
-        if len(times) < 2:
+        if len(times) < min_times:
             raise ValueError(
                 f"condition {label!r} has snapshots at {times.tolist()} only; a bridge needs two or more "
                 "times in each condition."

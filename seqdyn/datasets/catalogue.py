@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 
 import xarray as xr
 
 from seqdyn.data.schema import TARGET, X, check_episodes, check_sequences, check_snapshots
-from seqdyn.datasets import forecasting, images, sequences, small, snapshots
+from seqdyn.datasets import forecasting, images, sequences, simulated, small, snapshots
 from seqdyn.datasets.files import find
 from seqdyn.datasets.recipe import Kind, Recipe
 
@@ -18,9 +19,14 @@ RECIPES: tuple[Recipe, ...] = (
     *forecasting.RECIPES,
     *sequences.RECIPES,
     *snapshots.RECIPES,
+    *simulated.RECIPES,
     *images.RECIPES,
 )
-_CHECKS = {"sequences": check_sequences, "snapshots": check_snapshots, "episodes": check_episodes}
+_CHECKS: dict[str, Callable[[xr.Dataset], None]] = {
+    "sequences": check_sequences,
+    "snapshots": check_snapshots,
+    "episodes": check_episodes,
+}
 _VALUES = {"sequences": TARGET, "snapshots": X, "episodes": "support_x", "images": "image"}
 
 
@@ -62,7 +68,9 @@ def load(name: str, *, sha256: str | None = None, download: bool = True) -> xr.D
 
     Returns:
         A Dataset that follows the schema of ``info(name).kind``, with ``title``, ``source``, ``licence`` and
-        ``citation`` in its attrs and units in those of its main variable.
+        ``citation`` in its attrs and units in those of its main variable. Snapshots with a published split
+        have it there as ``train_index``, ``held_out_index`` and ``forecast_index``, counted in the order of
+        time.
 
     Raises:
         ValueError: If there is no such dataset, or a file has another checksum.
@@ -82,6 +90,9 @@ def load(name: str, *, sha256: str | None = None, download: bool = True) -> xr.D
         "licence": recipe.licence,
         "citation": recipe.citation,
     }
+    for part in ("train_index", "held_out_index", "forecast_index"):
+        if getattr(recipe, part):
+            data.attrs[part] = list(getattr(recipe, part))
     if recipe.notes:
         data.attrs["notes"] = recipe.notes
     if recipe.units is not None:

@@ -36,6 +36,10 @@ class Recipe:
         freq: Step of the time axis: a pandas alias, or a number for numeric time; None for snapshots.
         prediction_length: Forecast length in steps: that of the published benchmark, else a sensible one.
         num_windows: Number of consecutive test windows, likewise; None where nothing suggests one.
+        train_index: Snapshots that the publication fits, counted from 0 in the order of time; empty where it
+            names none.
+        held_out_index: Snapshots at which it tests.
+        forecast_index: Snapshots after the last one fitted that it forecasts.
         notes: What a user must know before trusting a result.
     """
 
@@ -51,6 +55,9 @@ class Recipe:
     freq: str | float | None = None
     prediction_length: int | None = None
     num_windows: int | None = None
+    train_index: tuple[int, ...] = ()
+    held_out_index: tuple[int, ...] = ()
+    forecast_index: tuple[int, ...] = ()
     notes: str = ""
 
 

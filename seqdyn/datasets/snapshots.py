@@ -13,14 +13,23 @@ from seqdyn.data.schema import PARTICLE, TIME
 from seqdyn.datasets.files import DataFile
 from seqdyn.datasets.recipe import Recipe, cloud
 
-__all__ = ["RECIPES", "read_benchmark", "read_grid", "read_hesc", "read_moscot"]
+__all__ = [
+    "BENCHMARKS",
+    "RECIPES",
+    "SBIRR",
+    "SHEN",
+    "read_benchmark",
+    "read_grid",
+    "read_hesc",
+    "read_moscot",
+]
 
-_SBIRR = "https://raw.githubusercontent.com/YunyiShen/SBIRR/77f2f661afae/Notebooks/data/"
-_BENCHMARKS = (
+SBIRR = "https://raw.githubusercontent.com/YunyiShen/SBIRR/77f2f661afae/Notebooks/data/"
+BENCHMARKS = (
     "https://raw.githubusercontent.com/YunyiShen/mmTrajectory-inference-benchmarks/"
     "bff2efdf4c49744f33b3397cbcf5bfe12c1439fc/asset/"
 )
-_SHEN = (
+SHEN = (
     "Shen, Berlinghieri, Broderick (2025), Multi-marginal Schrödinger bridges with iterative reference "
     "refinement"
 )
@@ -77,15 +86,17 @@ def _vortex(name: str, file: str, sha256: str, which: str) -> Recipe:
         kind="snapshots",
         source=f"{_HYCOM}; repository YunyiShen/SBIRR",
         licence="unclear (currents are a US government work; the repository states no licence)",
-        citation=f"{_SHEN}; Panagiotis (2014), doi 10.7266/N7X63JZ5",
+        citation=f"{SHEN}; Panagiotis (2014), doi 10.7266/N7X63JZ5",
         units="degrees from the centre of the region",
-        files=(DataFile(f"sbirr/{file}", sha256, _SBIRR + file),),
+        files=(DataFile(f"sbirr/{file}", sha256, SBIRR + file),),
         read=partial(
             read_grid,
             times=tuple(range(9)),
             features=("longitude", "latitude"),
             unit="steps of the publication",
         ),
+        train_index=tuple(range(0, 9, 2)),
+        held_out_index=tuple(range(1, 9, 2)),
         notes="The time between two snapshots is called 1 in the publication; its length is not stated.",
     )
 
@@ -99,14 +110,14 @@ RECIPES = (
         licence="unclear (the repository states no licence)",
         citation=(
             "Moon et al. (2019), Visualizing structure and transitions with PHATE, Nat. Biotechnol. 37; "
-            f"{_SHEN}"
+            f"{SHEN}"
         ),
         units="1 (standardised)",
         files=(
             DataFile(
                 "sbirr/eb_data.npy",
                 "d15fc2070bde4dd2ae41d846fe765426457826dbb85607edfba93324779ea242",
-                _SBIRR + "eb_data.npy",
+                SBIRR + "eb_data.npy",
             ),
         ),
         read=partial(
@@ -115,6 +126,8 @@ RECIPES = (
             features=tuple(_components(5)),
             unit="two collection intervals (27 days in five of them)",
         ),
+        train_index=(0, 2, 4),
+        held_out_index=(1, 3),
         notes="Cells were collected in five intervals over 27 days; one unit of time is two intervals.",
     ),
     Recipe(
@@ -126,7 +139,7 @@ RECIPES = (
         source="Chu et al. (2016), single-cell RNA sequencing; repository YunyiShen/SBIRR",
         licence="unclear (the repository states no licence)",
         citation=(
-            f"Chu et al. (2016), Single-cell RNA-seq reveals novel regulators, Genome Biology 17:173; {_SHEN}"
+            f"Chu et al. (2016), Single-cell RNA-seq reveals novel regulators, Genome Biology 17:173; {SHEN}"
         ),
         units="principal component score",
         files=(
@@ -140,6 +153,8 @@ RECIPES = (
             ),
         ),
         read=read_hesc,
+        train_index=(0, 2, 4),
+        held_out_index=(1, 3),
         notes="Collected after 0, 12, 24, 36 and 72 hours: the steps in time are not equal.",
     ),
     _vortex(
@@ -160,16 +175,19 @@ RECIPES = (
         kind="snapshots",
         source=f"{_HYCOM}; repository YunyiShen/mmTrajectory-inference-benchmarks",
         licence="MIT (repository); the currents are a US government work",
-        citation=f"{_SHEN}; Panagiotis (2014), doi 10.7266/N7X63JZ5",
+        citation=f"{SHEN}; Panagiotis (2014), doi 10.7266/N7X63JZ5",
         units="degrees from longitude -90.5, latitude 25.75",
         files=(
             DataFile(
                 "mm_trajectory/GoM_data.npz",
                 "e6a5878daf65519cdf80d8f993dcd2ee26f90104a706f6fc3aa37708a62b061a",
-                _BENCHMARKS + "GoM_data.npz",
+                BENCHMARKS + "GoM_data.npz",
             ),
         ),
         read=partial(read_benchmark, features=("longitude", "latitude"), unit="units of the benchmark"),
+        train_index=(0, 2, 4, 6, 8),
+        held_out_index=(1, 3, 5, 7),
+        forecast_index=(9, 10),
         notes=(
             "Drifters move by the current in m / s, taken as degrees per unit of time, with volatility 0.01."
         ),
@@ -186,10 +204,12 @@ RECIPES = (
             DataFile(
                 "mm_trajectory/processed_pbmc_data_sub500_every_2_until20.npz",
                 "dcad24192c61804e135f01a5b4b74aaaff48d4ab63301e0bb94a5ef0ebdce821",
-                _BENCHMARKS + "processed_pbmc_data_sub500_every_2_until20.npz",
+                BENCHMARKS + "processed_pbmc_data_sub500_every_2_until20.npz",
             ),
         ),
         read=partial(read_benchmark, features=tuple(f"program{i}" for i in range(1, 31)), unit="hours"),
+        train_index=tuple(range(0, 21, 2)),
+        held_out_index=tuple(range(1, 21, 2)),
         notes=(
             "Not for commercial use. Every second of the snapshots that were taken each half hour until 20 "
             "hours."

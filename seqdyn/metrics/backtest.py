@@ -18,6 +18,7 @@ from seqdyn.data.schema import (
     TARGET,
     TIME,
     WINDOW,
+    X,
     check_sequences,
     local_time,
     observed_mask,
@@ -31,6 +32,15 @@ _UNSCORED = {name: 0 for name in SUMS}  # of a series in a window in which it is
 
 
 @runtime_checkable
+class LeaveOneOut(Protocol):
+    """Anything that can be fitted to snapshots without one of them, and scored on that one."""
+
+    def leave_one_out(self, snapshots: xr.Dataset, **options: Any) -> xr.Dataset:
+        """Return ``score (method, time, metric)``."""
+        ...
+
+
+@runtime_checkable
 class Forecaster(Protocol):
     """Anything that forecasts: a model of this package, a baseline, or an object of the caller."""
 
@@ -40,18 +50,23 @@ class Forecaster(Protocol):
 
 
 def evaluate(
-    model: Forecaster,
+    model: Forecaster | LeaveOneOut,
     data: xr.Dataset,
     *,
-    num_windows: int,
-    num_samples: int = 100,
+    num_windows: int | None = None,
+    num_samples: int | None = None,
     seed: int | None = None,
     prediction_length: int | None = None,
     keep_forecasts: bool = False,
     progress: bool = True,
     **forecast_options: Any,
 ) -> xr.Dataset:
-    """Score rolling forecasts of the last ``num_windows · prediction_length`` steps of ``data``.
+    """Score rolling forecasts of sequences, or snapshots left out one by one.
+
+    Of snapshots ``x (particle, feature)`` each but the first and the last is predicted by a fit to the
+    others: ``score (method, time, metric)``, see :meth:`seqdyn.models.SchrodingerBridge.leave_one_out`, which
+    takes ``forecast_options``. The rest is about sequences, of which the last ``num_windows ·
+    prediction_length`` steps are scored.
 
     Each window starts ``prediction_length`` steps after the one before, the last ends with the data, and each
     is forecast from everything before it. The model is never fitted here. Series are scored where they are
@@ -63,7 +78,8 @@ def evaluate(
             has ``covariates``, those of the window are passed on.
         data: Sequences ``target (series, time, feature)`` with the truth of all windows.
         num_windows: Number of windows.
-        num_samples: Sample paths per forecast.
+        num_samples: Sample paths per forecast, by default 100; of snapshots, particles drawn, by default as
+            many as ``leave_one_out`` draws.
         seed: Seed of all draws. A window's own seed is derived from it and from the window's
             distance to the end, so that the last windows of a longer evaluation score the same. ``None``
             takes one from the ambient stream; it is recorded either way.
@@ -96,7 +112,15 @@ def evaluate(
         UserWarning: If the model was trained on data from the first window or later, or a series is observed
             in no window.
     """
-    plan = _plan(model, data, num_windows, prediction_length, progress, forecast_options)
+    if isinstance(data, xr.Dataset) and X in data and TARGET not in data:
+        _refuse_windows(num_windows, prediction_length, keep_forecasts)
+        drawn = {} if num_samples is None else {"num_samples": num_samples}
+        return _leave_one_out(model, data, forecast_options | drawn | {"seed": seed, "progress": progress})
+    if num_windows is None:
+        raise ValueError("sequences are scored over rolling windows; pass num_windows=1 for the last one.")
+    num_samples = 100 if num_samples is None else num_samples
+    forecaster: Any = model
+    plan = _plan(forecaster, data, num_windows, prediction_length, progress, forecast_options)
     _warn_if_trained_on(model, data, plan.first)
     from seqdyn.rng import ambient_seed  # loads torch
 
@@ -112,7 +136,7 @@ def evaluate(
         scored = {SERIES: observed[:, steps].any(axis=(1, 2))}
         if not scored[SERIES].any():
             scored = {}
-        forecast = _forecast(model, data.isel(scored), steps, plan, num_samples, window_seed)
+        forecast = _forecast(forecaster, data.isel(scored), steps, plan, num_samples, window_seed)
         known = truth.isel({TIME: steps, **scored})
         window = score_window(forecast, known, seed=window_seed, keep=keep_forecasts)
         windows.append(window.reindex({SERIES: data[SERIES].values}, fill_value=_UNSCORED))
@@ -121,6 +145,26 @@ def evaluate(
     scores.attrs = {**facts, "prediction_length": plan.length, "seed": seed}
     scores.attrs |= _pooled(scores)
     return _with_units(scores, data[TARGET].attrs.get("units"))
+
+
+def _refuse_windows(num_windows: Any, prediction_length: Any, keep_forecasts: bool) -> None:
+    given = {
+        "num_windows": num_windows is not None,
+        "prediction_length": prediction_length is not None,
+        "keep_forecasts": keep_forecasts,
+    }
+    name = next((name for name, is_given in given.items() if is_given), None)
+    if name is not None:
+        raise ValueError(f"snapshots have no windows: each is left out once; leave {name} out.")
+
+
+def _leave_one_out(model: Any, data: xr.Dataset, options: dict[str, Any]) -> xr.Dataset:
+    if not isinstance(model, LeaveOneOut):
+        raise TypeError(
+            f"{type(model).__name__} has no method 'leave_one_out', so it cannot be evaluated on snapshots; "
+            "SchrodingerBridge has."
+        )
+    return model.leave_one_out(data, **options)
 
 
 class _Plan(NamedTuple):

@@ -12,13 +12,12 @@ The mathematics, on plain arrays, is in :mod:`seqdyn.ot.distances`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from seqdyn._arguments import check_count
 from seqdyn.ot import distances
-from seqdyn.ot._clouds import as_cloud
+from seqdyn.ot.distances import SplitHalf
 
 __all__ = ["SplitHalf", "energy_distance", "mmd", "sliced_wasserstein", "split_half", "wasserstein"]
 
@@ -126,13 +125,6 @@ def sliced_wasserstein(
     )
 
 
-class SplitHalf(NamedTuple):
-    """Distances between random halves of a cloud: their mean and standard deviation."""
-
-    mean: float
-    sd: float
-
-
 def split_half(
     x: Any, metric: Callable[[Any, Any], float], num_repeats: int = 20, seed: int = 0
 ) -> SplitHalf:
@@ -153,15 +145,7 @@ def split_half(
     Raises:
         ValueError: If the cloud is too small, or a number does not fit.
     """
-    cloud = as_cloud(_array(x, "x"), "x")
-    if len(cloud) < 4:
-        raise ValueError(f"x has {len(cloud)} particle(s), but two halves need at least 4.")
-    count = check_count(num_repeats, "num_repeats", least=2)
-    seed = check_count(seed, "seed", least=0, hint="type for instance seed=0")
-    rng, half = np.random.default_rng(seed), len(cloud) // 2
-    orders = (rng.permutation(len(cloud)) for _ in range(count))
-    found = [metric(cloud[order[:half]], cloud[order[half:]]) for order in orders]
-    return SplitHalf(float(np.mean(found)), float(np.std(found, ddof=1)))
+    return distances.split_half(_array(x, "x"), metric, num_repeats, seed)
 
 
 def _pair(x: Any, y: Any) -> tuple[Any, Any]:

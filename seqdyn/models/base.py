@@ -8,7 +8,7 @@ import inspect
 import os
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import pytorch_lightning as pl
 from torch import Tensor
@@ -36,17 +36,21 @@ class Model(pl.LightningModule, abc.ABC):
     ``training_step`` of its own ends with ``return self._log("train", batch, losses)``.
 
     Attributes:
+        data_kind: What it learns from: ``seqdyn.data.read_<data_kind>`` reads its files.
         history: Dim ``epoch``: ``train_loss`` and its parts, ``val_loss``, ``seconds``; ``None`` before the
             first fit.
         data_info: What :func:`seqdyn.data.schema.describe` says of the training data; ``None`` where it is
             unknown.
+        default_epochs: Passes over the data unless ``fit(max_epochs=)`` says otherwise.
         gradient_clip_val: Norm to which gradients are clipped unless ``fit(gradient_clip_val=)`` says
             otherwise.
     """
 
+    data_kind: Literal["sequences", "symbols", "snapshots"] = "sequences"
     history: xr.Dataset | None = None
     data_info: dict[str, Any] | None = None
     gradient_clip_val: float | None = None
+    default_epochs: ClassVar[int] = 20
     _has_weights = False
     _handed_in: Mapping[str, Any] = {}
     latest_losses: Mapping[
@@ -107,7 +111,7 @@ class Model(pl.LightningModule, abc.ABC):
         self,
         data: xr.Dataset | pl.LightningDataModule | None = None,
         *,
-        max_epochs: int = 20,
+        max_epochs: int | None = None,
         val: xr.Dataset | None = None,
         seed: int | None = None,
         run_dir: str | os.PathLike[str] | None = None,
@@ -125,7 +129,7 @@ class Model(pl.LightningModule, abc.ABC):
         Args:
             data: Training data, or a DataModule that holds it; may be left out where the model has data of
                 its own, such as an emulator that was built for a known system.
-            max_epochs: Passes over the training data.
+            max_epochs: Passes over the training data; by default ``default_epochs`` of the model.
             val: Validation data; the weights of the epoch with the lowest ``val_loss`` are kept.
             seed: Seed of initialisation, order of the data and noise; the caller's random state is left
                 untouched. ``None`` draws from the ambient stream.
@@ -156,7 +160,7 @@ class Model(pl.LightningModule, abc.ABC):
             fit_model(
                 self,
                 data if isinstance(data, pl.LightningDataModule) else self.datamodule(data, val),
-                max_epochs=max_epochs,
+                max_epochs=self.default_epochs if max_epochs is None else max_epochs,
                 seed=seed,
                 run_dir=run_dir,
                 resume=resume,
@@ -206,8 +210,15 @@ class Model(pl.LightningModule, abc.ABC):
 
     def reinitialize(self) -> None:
         """Draw all parameters anew, as the constructor does; modules handed in by the user keep theirs."""
-        fresh = type(self)(**self.hparams, **copy.deepcopy(dict(self._handed_in)))
-        self.load_state_dict(fresh.state_dict())
+        self.load_state_dict(self.fresh().state_dict())
+
+    def fresh(self, **changes: Any) -> Self:
+        """A model of the same settings that was never fitted.
+
+        Args:
+            **changes: Arguments of the constructor that are to differ.
+        """
+        return type(self)(**{**self.hparams, **copy.deepcopy(dict(self._handed_in)), **changes})
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model as a folder, atomically: ``model.safetensors`` and ``model.json``, no pickle.

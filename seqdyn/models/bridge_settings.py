@@ -2,24 +2,77 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 import math
 from typing import Any
 
 import numpy as np
 import torch
+import xarray as xr
 from torch import Tensor, nn
 
 from seqdyn._arguments import check_amount, check_count
+from seqdyn.data.schema import FEATURE, X, check_snapshots
 from seqdyn.ot.exact import exact_cost
+from seqdyn.sde import drifts
 from seqdyn.sde.intervals import Intervals
 from seqdyn.sde.noise import volatility_matrix
 from seqdyn.sde.solvers import AffineDrift
 
-__all__ = ["ESTIMATE", "check_settings", "first_volatility", "plain_volatility"]
+__all__ = [
+    "ESTIMATE",
+    "check_kind",
+    "check_reference",
+    "check_data",
+    "check_settings",
+    "first_volatility",
+    "plain_volatility",
+    "reference_of",
+]
 
 SOLVERS = ("static", "linear")
 COORDINATES = ("raw", "log")
 ESTIMATE = "estimate"
+
+
+def check_kind(reference: Any) -> None:
+    """Check that a reference is a module or a name.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if reference is None or isinstance(reference, nn.Module | str):
+        return
+    if isinstance(reference, type):
+        what = f"the class {reference.__name__}; make one: reference={reference.__name__}()"
+    else:
+        what = (
+            f"{type(reference).__name__}; write it as the forward(x, t) of an nn.Module, with what is to be "
+            "fitted as nn.Parameter"
+        )
+    raise ValueError(f"reference must be a drift, got {what}.")
+
+
+def reference_of(reference: nn.Module | str | None, size: int) -> nn.Module:
+    """A drift of its own: a copy of the one given, or one by the name of its class.
+
+    Raises:
+        ValueError: If there is no such class, or it needs arguments.
+    """
+    if isinstance(reference, nn.Module):
+        return copy.deepcopy(reference).double()
+    name = "Linear" if reference is None else reference
+    if name not in drifts.__all__:
+        raise ValueError(
+            f"there is no reference {name!r}; give a module, or one of the names {', '.join(drifts.__all__)}."
+        )
+    family = getattr(drifts, name)
+    needed = inspect.signature(family).parameters
+    try:
+        return family(size) if "num_features" in needed else family()
+    except TypeError as error:
+        raise ValueError(f"{name} needs arguments ({error}); build it: reference={name}(...).") from error
 
 
 def plain_volatility(volatility: Any) -> Any:
@@ -31,8 +84,8 @@ def plain_volatility(volatility: Any) -> Any:
     return volatility
 
 
-def check_settings(hparams: Any, drift: nn.Module, size: int) -> None:
-    """Check hyperparameters and reference against each other.
+def check_settings(hparams: Any) -> None:
+    """Check hyperparameters against each other.
 
     Raises:
         ValueError: If one is out of range or they do not fit.
@@ -42,6 +95,7 @@ def check_settings(hparams: Any, drift: nn.Module, size: int) -> None:
     for name in ("tolerance", "learning_rate"):
         check_amount(hparams[name], name, zero=False)
     check_amount(hparams.weight_decay, "weight_decay")
+    check_count(hparams.num_simulations, "num_simulations", least=0)
     for name, known in (("solver", SOLVERS), ("coordinates", COORDINATES)):
         if hparams[name] not in known:
             raise ValueError(f"{name} must be one of {known}, got {hparams[name]!r}.")
@@ -55,10 +109,21 @@ def check_settings(hparams: Any, drift: nn.Module, size: int) -> None:
         if hparams.coordinates == "log":
             raise ValueError("choose one: coordinates='log', or num_components= of the features as they are.")
     if hparams.volatility != ESTIMATE:
+        size = hparams.num_features if hparams.num_components is None else hparams.num_components
         _check_volatility(hparams.volatility, size, hparams.coordinates)
-    _check_drift(drift, size)
+
+
+def check_reference(drift: nn.Module, size: int, hparams: Any) -> None:
+    """Check that a reference is a drift of so many coordinates, and one that the solver can take.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    x = torch.ones(3, size, dtype=torch.float64)
+    for time in (torch.zeros(3, 1, dtype=torch.float64), 0.0):
+        _check_velocity(drift, x, time)
     if hparams.solver == "linear" and (
-        hparams.coordinates == "log" or not (isinstance(drift, AffineDrift) or _is_constant(drift))
+        hparams.coordinates == "log" or not isinstance(drift, AffineDrift | drifts.Zero)
     ):
         raise ValueError(
             f"solver='linear' needs a reference A x + c in raw coordinates, got {type(drift).__name__} in "
@@ -66,12 +131,8 @@ def check_settings(hparams: Any, drift: nn.Module, size: int) -> None:
         )
 
 
-def _is_constant(drift: nn.Module) -> bool:
-    return not any(True for _ in drift.parameters())
-
-
 def _check_volatility(volatility: Any, size: int, coordinates: str) -> None:
-    if isinstance(volatility, str):
+    if isinstance(volatility, str | bool):
         raise ValueError(f"volatility must be a number, several, or 'estimate', got {volatility!r}.")
     matrix = volatility_matrix(volatility, size)
     if bool(torch.linalg.matrix_rank(matrix) < size):
@@ -83,26 +144,40 @@ def _check_volatility(volatility: Any, size: int, coordinates: str) -> None:
         raise ValueError("coordinates='log' takes one number or one per feature as volatility, no matrix.")
 
 
-def _check_drift(drift: nn.Module, size: int) -> None:
-    x = torch.ones(3, size, dtype=torch.float64)
+def _check_velocity(drift: nn.Module, x: Tensor, time: Tensor | float) -> None:
+    name, size = type(drift).__name__, x.shape[1]
+    kind = f"times {tuple(time.shape)}" if isinstance(time, Tensor) else f"the time {time}"
+    wanted = (
+        f"forward(x, t) must map states (..., {size}) and times, a number or a tensor that broadcasts, to "
+        "velocities of the states' shape and precision."
+    )
     try:
         with torch.no_grad():
-            found = drift(x, torch.zeros(3, 1, dtype=torch.float64))
-    except (RuntimeError, TypeError, IndexError, ValueError) as error:
+            found = drift(x, time)
+    except (AttributeError, RuntimeError, TypeError, IndexError, ValueError) as error:
         raise ValueError(
-            f"reference {type(drift).__name__} failed on states (3, {size}) and times (3, 1): {error}. It "
-            f"must map forward(x, t) of states (..., {size}) to velocities of that shape."
+            f"reference {name} failed on states {tuple(x.shape)} and {kind}: {str(error).rstrip('.')}. "
+            f"{wanted}"
         ) from error
-    if not isinstance(found, Tensor) or found.shape != x.shape:
-        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+    if not isinstance(found, Tensor) or found.shape != x.shape or found.dtype != x.dtype:
+        what = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(f"reference {name} gave {what} for states {x.dtype} {tuple(x.shape)}; {wanted}")
+
+
+def first_volatility(intervals: Intervals, num_parameters: int) -> float:
+    """A volatility that would explain all movement by noise, to start from.
+
+    Raises:
+        ValueError: If no noise would explain the snapshots best: they coincide, or so few particles are seen
+            that so many parameters lead paths through all of them.
+    """
+    seen = int((intervals.target_weight > 0).sum()) * intervals.target.shape[-1]
+    if seen <= num_parameters:
         raise ValueError(
-            f"reference {type(drift).__name__} must map states (3, {size}) to velocities of that shape, got "
-            f"{shape}."
+            f"there is no volatility to estimate from {seen} numbers, the particles after the first "
+            f"snapshot, with {num_parameters} parameters, which can lead paths without noise through all of "
+            "them; give a number, or a reference with fewer parameters."
         )
-
-
-def first_volatility(intervals: Intervals) -> float:
-    """A volatility that would explain all movement by noise, to start from."""
     squares = []
     for index in range(len(intervals.start)):
         x, y = intervals.source[index], intervals.target[index]
@@ -112,3 +187,37 @@ def first_volatility(intervals: Intervals) -> float:
     if not total > 0:
         raise ValueError("all snapshots coincide, so that there is no volatility to estimate; give a number.")
     return math.sqrt(total)
+
+
+def check_data(
+    data: xr.Dataset, num_features: int, known: list[Any] | None, log: bool, min_times: int
+) -> None:
+    """Check that snapshots are such, and fit a model.
+
+    Args:
+        data: The snapshots.
+        num_features: Features of the model.
+        known: Their names, if the model was fitted.
+        log: Whether it works on logarithms.
+        min_times: Fewest times.
+
+    Raises:
+        ValueError: On the first violation.
+    """
+    check_snapshots(data, min_times=min_times)
+    if data.sizes[FEATURE] != num_features:
+        raise ValueError(
+            f"the snapshots have {data.sizes[FEATURE]} features but the model was built with "
+            f"num_features={num_features}; build it with num_features={data.sizes[FEATURE]}."
+        )
+    if known is not None and FEATURE in data.coords and list(data[FEATURE].values) != known:
+        raise ValueError(
+            f"the snapshots have the features {data[FEATURE].values[:6].tolist()}, the model was fitted to "
+            f"{known[:6]}; select and order them with data.sel(feature=[...])."
+        )
+    if log and bool((data[X] <= 0).any()):
+        low = data[X].values <= 0
+        raise ValueError(
+            f"coordinates='log' needs positive data, but 'x' is {float(data[X].values[low][0]):g} at "
+            f"particle={int(low.any(axis=1).argmax())}; drop such particles, or use coordinates='raw'."
+        )

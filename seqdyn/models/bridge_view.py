@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor
+from torch import Tensor, nn
 
 from seqdyn._arguments import check_count
 from seqdyn.data.convert import provenance
@@ -16,7 +16,7 @@ from seqdyn.data.schema import CONDITION, FEATURE, PARTICLE, TIME, X
 from seqdyn.errors import NonFiniteError
 from seqdyn.nn.working import WorkingSpace
 from seqdyn.rng import ambient_seed, fork_rng
-from seqdyn.sde.chain import Chain
+from seqdyn.sde.chain import Chain, Reference
 from seqdyn.sde.integrate import simulate
 from seqdyn.sde.intervals import Snapshots
 from seqdyn.sde.sampling import systematic
@@ -103,8 +103,9 @@ class BridgeView:
         values = np.where(np.abs(values - nearest) <= slack, nearest, values)
         outside = (values < known[0]) | (values > known[-1])
         if outside.any():
+            of = f" of {self.labels[code]!r}" if self.labels else ""
             raise ValueError(
-                f"time {values[outside][0]:g} lies outside the snapshots, which go from {known[0]:g} to "
+                f"time {values[outside][0]:g} lies outside the snapshots{of}, which go from {known[0]:g} to "
                 f"{known[-1]:g}; model.forecast(times) runs the reference on after the last one."
             )
         return values
@@ -122,6 +123,41 @@ class BridgeView:
         intervals = self.chain.intervals
         start, duration = float(intervals.start[interval]), float(intervals.duration[interval])
         return torch.as_tensor((values - start) / duration).to(intervals.start).clamp(0, 1)
+
+    # Comparisons ----------------------------------------------------------------------------------------
+
+    def under(self, reference: Reference) -> BridgeView:
+        """The same snapshots joined by the bridge of another reference."""
+        chain = Chain(reference, self.chain.intervals)
+        return BridgeView(
+            chain,
+            self.snapshots,
+            self._sources.tolist(),
+            self.labels,
+            self._space,
+            self._scale,
+            self._particles,
+            self._facts,
+            self._num_steps,
+        )
+
+    def neighbours(self, time: float, code: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Particles and weights of the snapshots on either side of a time; of the nearest beyond the ends."""
+        numbers = np.flatnonzero(self._conditions == code)
+        after = int(np.searchsorted(self._times[numbers], time))
+        sides = [i for i in (after - 1, after) if 0 <= i < len(numbers)]
+        return [
+            (self._compared(self.snapshots.x[numbers[i]]), self.snapshots.weight[numbers[i]].cpu().numpy())
+            for i in sides
+        ]
+
+    def compared(self, x: Tensor) -> np.ndarray:
+        """States as clouds are compared: on principal components where the model works on them."""
+        like = self.chain.intervals.source
+        return self._compared(self._space(x.to(like)))
+
+    def _compared(self, z: Tensor) -> np.ndarray:
+        return (z if self._space.projects else self._space.back(z)).cpu().numpy()
 
     # Draws ----------------------------------------------------------------------------------------------
 
@@ -157,12 +193,30 @@ class BridgeView:
                 values = self._within(times, code)
                 places = self._located(values, code, after=False)
                 parts = [
-                    self.chain.sample(interval, num_samples, self._fractions(interval, values[places == i]))
+                    self._population(interval, num_samples, self._fractions(interval, values[places == i]))
                     for i, interval in enumerate(self.intervals_of(code))
                     if (places == i).any()
                 ]
                 found.append(torch.cat(parts))
         return self._dataset(found, values, codes, seed, {})
+
+    def _population(self, interval: int, num_samples: int, fractions: Tensor) -> Tensor:
+        """States (F, S, C) of the population at fractions (F,) of an interval.
+
+        The coupling counts the offspring at the end of the interval. Before it, a particle of growth rate g
+        has had the time for fewer, by the factor exp(-g × time left), so that each time has paths of its own.
+        """
+        source = int(self._sources[interval])
+        growth = self.snapshots.growth[source] * self.chain.intervals.duration[interval]
+        growth = growth - growth.min()
+        if not bool(growth.any()):
+            return self.chain.sample(interval, num_samples, fractions)
+        growth = nn.functional.pad(growth, (0, self.chain.intervals.source.shape[1] - len(growth)))
+        drawn = [
+            self.chain.sample(interval, num_samples, part, share=(growth * (part - 1)).exp())
+            for part in fractions.split(1)
+        ]
+        return torch.cat(drawn)
 
     def forecast(
         self, times: Any, start: str, num_samples: int, seed: int | None, condition: Any
@@ -243,23 +297,18 @@ class BridgeView:
             out[rows] = self._drift_at(z[rows], time, code)
         velocity = self._space.back_drift(z, out, self.chain.reference.noise)
         units = [self._facts.units or "1", self._facts.time_units or "unit of time"]
-        result = xr.Dataset(
-            {
-                "drift": (
-                    (PARTICLE, FEATURE),
-                    velocity.to(self._facts.dtype).cpu().numpy(),
-                    {"units": " / ".join(units)},
-                )
-            },
-            {
-                TIME: (PARTICLE, times, self._time_units()),
-                FEATURE: np.array(self._facts.features, dtype=object),
-            },
-            {"model": self._facts.model},
+        features = {FEATURE: np.array(self._facts.features, dtype=object)}
+        return self.dataset(
+            {"drift": ((PARTICLE, FEATURE), velocity, {"units": " / ".join(units)})},
+            self.particle_coords(times, codes) | features,
         )
+
+    def particle_coords(self, times: np.ndarray, codes: Sequence[int] | np.ndarray) -> dict[str, Any]:
+        """Coordinates of particles with these times and numbers of conditions."""
+        coords: dict[str, Any] = {TIME: (PARTICLE, times, self._time_units())}
         if self.labels:
-            result = result.assign_coords({CONDITION: (PARTICLE, [self.labels[code] for code in codes])})
-        return result
+            coords[CONDITION] = (PARTICLE, [self.labels[code] for code in codes])
+        return coords
 
     def _states(self, x: Any, times: Any, condition: Any) -> tuple[Tensor, np.ndarray, np.ndarray]:
         if isinstance(x, xr.Dataset):
@@ -277,7 +326,12 @@ class BridgeView:
         if times is None:
             raise ValueError("an array of states needs their times=, one number or one per particle.")
         code = self._one(condition)
-        moments = np.broadcast_to(np.asarray(times, dtype=float), (len(values),))
+        moments = np.asarray(times, dtype=float)
+        if moments.shape not in ((), (len(values),)):
+            raise ValueError(
+                f"times must be one number or one per particle, {len(values)}, got shape {moments.shape}."
+            )
+        moments = np.broadcast_to(moments, (len(values),))
         ordered, inverse = np.unique(moments, return_inverse=True)
         moments = self._within(ordered, code)[inverse]
         like = self.chain.intervals.source
@@ -326,7 +380,7 @@ class BridgeView:
         source = int(self._sources[number])
         sizes = [len(self.snapshots.x[source]), len(self.snapshots.x[source + 1])]
         plan = self.chain.plan(number)[: sizes[0], : sizes[1]].cpu().numpy()
-        names = self._names(source), self._names(source + 1)
+        names = self.names_of(source), self.names_of(source + 1)
         return xr.DataArray(
             plan,
             {"source": names[0], "target": names[1]},
@@ -335,14 +389,42 @@ class BridgeView:
             {"start": float(self._times[source]), "end": float(self._times[source + 1])},
         )
 
-    def plans(self, code: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Number of the marginal and coupling of each interval of a condition."""
+    def steps(self, code: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """For each interval of a condition the number of its first marginal, coupling and next particles.
+
+        The last is the law of the next particle given each, whose rows have the sum 1; unlike the coupling it
+        is there for particles without weight too.
+        """
         for number in self.intervals_of(code):
             source = int(self._sources[number])
-            plan = self.chain.plan(number).cpu().numpy()
-            yield source, plan[: len(self.snapshots.x[source]), : len(self.snapshots.x[source + 1])]
+            rows, columns = len(self.snapshots.x[source]), len(self.snapshots.x[source + 1])
+            plan, onward = self.chain.plan(number), self.chain.onward(number)
+            yield source, plan[:rows, :columns].cpu().numpy(), onward[:rows, :columns].cpu().numpy()
 
-    def _names(self, marginal: int) -> np.ndarray:
+    def dataset(self, values: dict[str, Any], coords: dict[str, Any]) -> xr.Dataset:
+        """Arrays as a Dataset in the precision of the model, which it names."""
+        parts = {name: (dims, self._cast(array), *attrs) for name, (dims, array, *attrs) in values.items()}
+        return xr.Dataset(parts, coords, {"model": self._facts.model})
+
+    def working(self, x: np.ndarray) -> np.ndarray:
+        """Working coordinates (N, C) of states (N, F), in the precision of the model."""
+        return self._cast(self._space(torch.as_tensor(x).to(self.chain.intervals.source)))
+
+    def component_drift(self, drift: np.ndarray) -> np.ndarray | None:
+        """Drift (N, C) of principal components from that (N, F) of states; ``None`` where there are none."""
+        if not self._space.projects:
+            return None
+        return self._cast(torch.as_tensor(drift).to(self._space.loadings) @ self._space.loadings)
+
+    def _cast(self, values: Tensor | np.ndarray) -> np.ndarray:
+        return torch.as_tensor(values).to(self._facts.dtype).cpu().numpy()
+
+    def marginals_of(self, code: int) -> list[int]:
+        """Numbers of the marginals of a condition, in order of time."""
+        return np.flatnonzero(self._conditions == code).tolist()
+
+    def names_of(self, marginal: int) -> np.ndarray:
+        """Numbers of the particles of a marginal in the training data."""
         if self._particles is None:
             return np.arange(len(self.snapshots.x[marginal]))
         return self._particles[marginal]

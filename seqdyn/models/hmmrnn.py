@@ -96,6 +96,8 @@ class HMMRNN(Model):
         ValueError: If an argument is out of range.
     """
 
+    data_kind = "symbols"
+
     def __init__(
         self,
         num_symbols: int,

@@ -12,7 +12,7 @@ class WorkingSpace(nn.Module):
     r"""Invertible change of coordinates: none, :math:`z = \log x`, or :math:`z = W^\top (x - m)`.
 
     Principal components are fitted once, to the training snapshots; what they leave out is lost on the way
-    back.
+    back. States and coordinates keep their own precision, whatever that of the components.
 
     Args:
         num_features: Features F of the data.
@@ -37,12 +37,23 @@ class WorkingSpace(nn.Module):
         """Fit the components to states (P, F) with weights (P,); nothing to do otherwise.
 
         Signs are fixed: the largest loading of a component is positive.
+
+        Raises:
+            ValueError: If the states vary in fewer directions than there are components.
         """
         if not self.projects:
             return
         share = (weight / weight.sum())[:, None]
-        self.mean.copy_((share * x).sum(dim=0))
-        _, _, right = torch.linalg.svd(share.sqrt() * (x - self.mean), full_matrices=False)
+        mean = (share * x).sum(dim=0)
+        _, sizes, right = torch.linalg.svd(share.sqrt() * (x - mean), full_matrices=False)
+        rank = int((sizes > max(x.shape) * torch.finfo(x.dtype).eps * x.abs().max()).sum())
+        if rank < self.size:
+            remedy = f"build the model with num_components={rank} or fewer" if rank else "they are all alike"
+            raise ValueError(
+                f"num_components={self.size} are asked for, but the {len(x)} training particles vary in only "
+                f"{rank} directions; {remedy}."
+            )
+        self.mean.copy_(mean)
         loadings = right[: self.size].mT
         largest = loadings.gather(0, loadings.abs().argmax(dim=0, keepdim=True))
         self.loadings.copy_(loadings * largest.sign())
@@ -50,13 +61,13 @@ class WorkingSpace(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Working coordinates (..., C) of states (..., F)."""
         if self.projects:
-            return (x - self.mean) @ self.loadings
+            return (x - self.mean.to(x)) @ self.loadings.to(x)
         return x.log() if self.log else x
 
     def back(self, z: Tensor) -> Tensor:
         """States (..., F) of working coordinates (..., C)."""
         if self.projects:
-            return z @ self.loadings.mT + self.mean
+            return z @ self.loadings.mT.to(z) + self.mean.to(z)
         return z.exp() if self.log else z
 
     def back_drift(self, z: Tensor, drift: Tensor, noise: Tensor) -> Tensor:
@@ -68,5 +79,5 @@ class WorkingSpace(nn.Module):
             noise: Covariance of their noise per unit of time, (C, C); Itô's formula needs it for logarithms.
         """
         if self.projects:
-            return drift @ self.loadings.mT
+            return drift @ self.loadings.mT.to(drift)
         return z.exp() * (drift + noise.diagonal() / 2) if self.log else drift

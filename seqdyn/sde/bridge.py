@@ -1,14 +1,14 @@
 r"""The Schrödinger bridge between two Gaussians under an affine drift, in closed form.
 
-With the transition :math:`x_1 | x_0 \sim N(F x_0 + c, R)`, and with :math:`u = R^{-1/2} F x_0` and
-:math:`v = R^{-1/2} x_1`, whose covariances are :math:`\Sigma_u, \Sigma_v`, the entropic plan is Gaussian with
+With the transition :math:`x_1 | x_0 \sim N(F x_0 + c, R)` the entropic plan is Gaussian with
 
 .. math::
-    C_{uv} = \tfrac12 \left[ \Sigma_u^{1/2} (4 \Sigma_u^{1/2} \Sigma_v \Sigma_u^{1/2} + I)^{1/2}
-    \Sigma_u^{-1/2} - I \right], \qquad \mathrm{Cov}(x_0, x_1) = F^{-1} R^{1/2} C_{uv} R^{1/2} .
+    \mathrm{Cov}(x_0, x_1) = 2\, \Sigma_0^{1/2}
+    \left[ (4 K \Sigma_1 K^\top + I)^{1/2} + I \right]^{-1} K \Sigma_1,
+    \qquad K = \Sigma_0^{1/2} F^\top R^{-1},
 
-Between the ends the process is that of the drift, pinned: :math:`X_t | x_0, x_1 \sim N(U x_0 + V x_1 + h,
-W)`.
+a form without the inverse of F, in which a drift that decays fast leaves no digits. Between the ends the
+process is that of the drift, pinned: :math:`X_t | x_0, x_1 \sim N(U x_0 + V x_1 + h, W)`.
 """
 
 from __future__ import annotations
@@ -148,14 +148,11 @@ def gaussian_bridge(
 
 
 def _cross_covariance(cov0: Tensor, cov1: Tensor, whole: AffineTransition) -> Tensor:
-    root = _power(whole.covariance, 0.5)
-    inverse = _power(whole.covariance, -0.5)
-    before = _power(inverse @ whole.matrix @ cov0 @ whole.matrix.mT @ inverse, 0.5)
-    after = inverse @ cov1 @ inverse
+    root = _power(cov0, 0.5)
+    onward = root @ torch.linalg.solve(whole.covariance, whole.matrix).mT
     eye = torch.eye(len(root), dtype=root.dtype, device=root.device)
-    inner = _power(4 * before @ after @ before + eye, 0.5)
-    plan = (before @ inner @ torch.linalg.inv(before) - eye) / 2
-    return torch.linalg.solve(whole.matrix, root @ plan @ root)
+    inner = _power(4 * onward @ cov1 @ onward.mT + eye, 0.5)
+    return 2 * root @ torch.linalg.solve(inner + eye, onward @ cov1)
 
 
 def _power(matrix: Tensor, exponent: float) -> Tensor:

@@ -15,12 +15,13 @@ reference's parameters is that of the first term at fixed :math:`\pi_k`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from seqdyn.errors import NonFiniteError
 from seqdyn.ot.coupling import Coupling, couple, entropic_plan
 from seqdyn.sde.intervals import Intervals
 from seqdyn.sde.regression import BridgePaths
@@ -28,9 +29,12 @@ from seqdyn.sde.sampling import pick, systematic
 from seqdyn.sde.solvers import PairSolver
 from seqdyn.sde.transition import Transition, transition_cost, whitener
 
-__all__ = ["Chain", "Reference", "bridge_paths", "objective"]
+__all__ = ["Chain", "Reference", "bridge_paths", "is_solved", "objective"]
 
 _ROWS = 2000  # states for which a drift is computed at once
+_ENTRIES = 2**23  # of the cost matrices that are held at once, 64 MB
+_LOOSE = 1e-3  # error of its marginals above which a coupling is no solution
+_Tensors = TypeVar("_Tensors", Intervals, Transition)
 
 
 class Reference(NamedTuple):
@@ -61,27 +65,54 @@ class Chain:
     ) -> None:
         self.reference, self.intervals = reference, intervals
         with torch.no_grad():
-            transitions = reference.solver.transitions(reference.drift, reference.noise, intervals)
-            self.cost = transition_cost(transitions, intervals.target)
-        weights = intervals.source_weight, intervals.target_weight
-        self.coupling = couple(self.cost, *weights, start=start) if coupling is None else coupling
+            self.transitions = _transitions(reference, intervals)
+            if coupling is None:
+                groups = _groups(self.transitions, intervals, start)
+                coupling = _joined([group.coupling for group in groups])
+        self.coupling = coupling
 
     @property
     def value(self) -> Tensor:
         """L of each interval in nats, (K,)."""
         return self.coupling.value
 
+    @property
+    def error(self) -> Tensor:
+        """Sum of the absolute errors of each coupling's marginals, (K,)."""
+        return self.coupling.error
+
+    @property
+    def is_solved(self) -> bool:
+        """Whether every coupling has its marginals, to a thousandth of the mass; else L is too low."""
+        return is_solved(self.coupling)
+
+    def cost(self, index: int) -> Tensor:
+        """Costs of one interval in nats, (N, M) with padding; made anew, for all together fill the memory."""
+        only = slice(index, index + 1)
+        return transition_cost(_part(self.transitions, only), self.intervals.target[only])[0]
+
     def plan(self, index: int) -> Tensor:
         """Coupling of one interval, (N, M) with padding."""
-        return _plan(self.cost, self.intervals, self.coupling, index)
+        a, b = self.intervals.source_weight[index], self.intervals.target_weight[index]
+        return entropic_plan(self.cost(index), a, b, self.coupling.f[index], self.coupling.g[index])
 
-    def pairs(self, index: int, num_samples: int) -> tuple[Tensor, Tensor]:
-        """Particles at both ends of an interval, (S, C) each, drawn from the coupling."""
-        plan = self.plan(index)
-        chosen = systematic(plan.flatten(), num_samples)
-        return self.intervals.source[index][chosen // plan.shape[1]], self.intervals.target[index][
-            chosen % plan.shape[1]
-        ]
+    def onward(self, index: int) -> Tensor:
+        """Law of the target given each source of an interval, (N, M), rows with the sum 1.
+
+        Unlike the coupling it is there for sources without weight too, the padding included.
+        """
+        potential = self.coupling.g[index] + self.intervals.target_weight[index].log()
+        return (potential - self.cost(index)).softmax(dim=-1)
+
+    def pairs(self, index: int, num_samples: int, share: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Particles at both ends of an interval, (S, C) each, drawn from the coupling.
+
+        ``share`` (N,) are factors to the weights of the sources.
+        """
+        plan = self.plan(index) if share is None else self.plan(index) * share[:, None]
+        here = systematic(plan.sum(dim=1), num_samples)
+        there = pick(plan, here)
+        return self.intervals.source[index][here], self.intervals.target[index][there]
 
     def fill(self, index: int, a: Tensor, b: Tensor, fractions: Tensor) -> Tensor:
         """States (F, N, C) at fractions of an interval, of pinned paths from a to b (N, C)."""
@@ -94,9 +125,9 @@ class Chain:
         )
         return paths.states[torch.searchsorted(grid, fractions), 0]
 
-    def sample(self, index: int, num_samples: int, fractions: Tensor) -> Tensor:
-        """States (F, S, C) of paths of the bridge at fractions (F,) of an interval."""
-        return self.fill(index, *self.pairs(index, num_samples), fractions)
+    def sample(self, index: int, num_samples: int, fractions: Tensor, share: Tensor | None = None) -> Tensor:
+        """States (F, S, C) of paths of the bridge at fractions (F,) of an interval; see :meth:`pairs`."""
+        return self.fill(index, *self.pairs(index, num_samples, share), fractions)
 
     def walk(self, indices: Sequence[int], num_samples: int, fractions: Sequence[Tensor]) -> list[Tensor]:
         """Paths through neighbouring intervals: states (F_k, S, C) at fractions (F_k,) of each of them."""
@@ -105,7 +136,7 @@ class Chain:
         for index, wanted in zip(indices, fractions, strict=True):
             there = pick(self.plan(index), here)
             ends = self.intervals.source[index][here], self.intervals.target[index][there]
-            states.append(self.fill(index, *ends, wanted) if len(wanted) else ends[0][:0])
+            states.append(self.fill(index, *ends, wanted) if len(wanted) else ends[0][None][:0])
             here = there
         return states
 
@@ -143,7 +174,7 @@ class Chain:
 def bridge_paths(
     reference: Reference, intervals: Intervals, a: Tensor, b: Tensor, num_steps: int
 ) -> BridgePaths:
-    """Draw pinned paths from a to b (K, N, C), one pair of ends each.
+    """Draw pinned paths from a to b (K, N, C), one for each pair of ends.
 
     The velocity is the drift of the path given its end: it has the mean of the increments, without their
     noise.
@@ -161,11 +192,6 @@ def bridge_paths(
     return BridgePaths(states.flatten(0, 2), times.flatten(0, 2), velocities.flatten(0, 2), weights)
 
 
-def _plan(cost: Tensor, intervals: Intervals, coupling: Coupling, index: int) -> Tensor:
-    a, b = intervals.source_weight[index], intervals.target_weight[index]
-    return entropic_plan(cost[index], a, b, coupling.f[index], coupling.g[index])
-
-
 def objective(reference: Reference, intervals: Intervals, start: Tensor | None) -> tuple[Tensor, Coupling]:
     """L in nats, a scalar with its gradient in the reference's parameters, and the coupling.
 
@@ -173,30 +199,91 @@ def objective(reference: Reference, intervals: Intervals, start: Tensor | None) 
         reference: The reference process; volatility may need a gradient too.
         intervals: The intervals.
         start: Potentials g (K, M) to start from.
+
+    Raises:
+        NonFiniteError: If the reference has no finite transition density.
     """
-    transitions = reference.solver.transitions(reference.drift, reference.noise, intervals)
-    with torch.no_grad():
-        cost = transition_cost(transitions, intervals.target)
-        coupling = couple(cost, intervals.source_weight, intervals.target_weight, start=start)
-        moments = _moments(cost, intervals, coupling, transitions.mean)
-    surrogate = _expected_cost(transitions, *moments)
+    transitions = _transitions(reference, intervals)
+    surrogate, couplings = transitions.mean.new_zeros(()), []
+    for transition, part, cost, coupling in _groups(transitions, intervals, start):
+        plan = entropic_plan(cost, part.source_weight, part.target_weight, coupling.f, coupling.g)
+        moments = _moments(plan, part.target, transition.mean)
+        surrogate = surrogate + _expected_cost(transition, *moments)
+        couplings.append(coupling)
+    coupling = _joined(couplings)
     return surrogate + (coupling.value.sum() - surrogate.detach()), coupling
 
 
-def _moments(
-    cost: Tensor, intervals: Intervals, coupling: Coupling, mean: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def is_solved(coupling: Coupling) -> bool:
+    """Whether couplings have their marginals, to a thousandth of the mass; else L is too low."""
+    return bool((coupling.error < _LOOSE).all())
+
+
+class _Group(NamedTuple):
+    """Some of the intervals, with their costs (G, N, M)."""
+
+    transitions: Transition
+    intervals: Intervals
+    cost: Tensor
+    coupling: Coupling
+
+
+def _groups(transitions: Transition, intervals: Intervals, start: Tensor | None) -> Iterator[_Group]:
+    """Couple the intervals, as many at once as may be held in memory."""
+    size = intervals.source.shape[1] * intervals.target.shape[1]
+    count = max(1, _ENTRIES // size)
+    for first in range(0, len(intervals.start), count):
+        some = slice(first, first + count)
+        transition, part = _part(transitions, some), _part(intervals, some)
+        with torch.no_grad():
+            cost = transition_cost(transition, part.target)
+            weights = part.source_weight, part.target_weight
+            coupling = couple(cost, *weights, start=None if start is None else start[some])
+        yield _Group(transition, part, cost, coupling)
+
+
+def _part(parts: _Tensors, some: slice) -> _Tensors:
+    return type(parts)(*(tensor[some] for tensor in parts))
+
+
+def _joined(couplings: Sequence[Coupling]) -> Coupling:
+    parts = zip(*(coupling[:4] for coupling in couplings), strict=True)
+    f, g, value, error = (torch.cat(tensors) for tensors in parts)
+    return Coupling(f, g, value, error, sum(coupling.num_iters for coupling in couplings))
+
+
+def _transitions(reference: Reference, intervals: Intervals) -> Transition:
+    """Transitions over all intervals.
+
+    Raises:
+        NonFiniteError: If one has no finite mean and covariance.
+    """
+    found = reference.solver.transitions(reference.drift, reference.noise, intervals)
+    lost = ~torch.isfinite(found.mean).flatten(1).all(dim=1)
+    lost |= (torch.linalg.cholesky_ex(found.covariance.detach()).info != 0).flatten(1).any(dim=1)
+    if bool(lost.any()):
+        first = int(lost.int().argmax())
+        start, end = intervals.start[first], intervals.start[first] + intervals.duration[first]
+        raise NonFiniteError(
+            f"the reference has no transition density from time {float(start):g} to {float(end):g}: its "
+            "paths run away from some of the snapshot's particles. Start from parameters with a weaker "
+            "drift, or take more num_steps."
+        )
+    return found
+
+
+def _moments(plan: Tensor, target: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Mass (K, N) of each source, and mean and second moment of its targets about ``mean``."""
-    plan = entropic_plan(cost, intervals.source_weight, intervals.target_weight, coupling.f, coupling.g)
-    mass = plan.sum(dim=2)
-    shares = plan / mass.masked_fill(mass == 0, 1.0)[..., None]
-    centre = intervals.target.mean(dim=1, keepdim=True)
-    y, mean = intervals.target - centre, mean - centre
-    barycentre = shares @ y
-    second = (shares @ (y[..., :, None] * y[..., None, :]).flatten(-2)).unflatten(-1, 2 * y.shape[-1:])
-    mixed = barycentre[..., :, None] * mean[..., None, :]
-    second = second - mixed - mixed.mT + mean[..., :, None] * mean[..., None, :]
-    return mass, mean + centre, barycentre - mean, second
+    with torch.no_grad():
+        mass = plan.sum(dim=2)
+        shares = plan / mass.masked_fill(mass == 0, 1.0)[..., None]
+        centre = target.mean(dim=1, keepdim=True)
+        y, mean = target - centre, mean - centre
+        barycentre = shares @ y
+        second = (shares @ (y[..., :, None] * y[..., None, :]).flatten(-2)).unflatten(-1, 2 * y.shape[-1:])
+        mixed = barycentre[..., :, None] * mean[..., None, :]
+        second = second - mixed - mixed.mT + mean[..., :, None] * mean[..., None, :]
+        return mass, mean + centre, barycentre - mean, second
 
 
 def _expected_cost(

@@ -50,12 +50,14 @@ class GradientField(nn.Module):
         return _apply(self.last, _through(self.hidden, x)).squeeze(-1)
 
     def forward(self, x: Tensor, t: Time) -> Tensor:
-        slopes = []
+        slopes, one = [], x.new_ones(())
         for layer in self.hidden:
             x = _apply(layer, x)
             gate = torch.sigmoid(x)
             x = x * gate
-            slopes.append(gate + x * (1 - gate))  # the derivative of x sigmoid(x)
+            slopes.append(
+                torch.lerp(x, one, gate)
+            )  # y + s (1 - y), the derivative of y = x s, s = sigmoid(x)
         gradient = self.last.weight[0].to(x.dtype)
         for layer, slope in zip(reversed(self.hidden), reversed(slopes), strict=True):
             gradient = (gradient * slope) @ layer.weight.to(x.dtype)

@@ -5,13 +5,15 @@ The states of a cloud are centred and whitened, :math:`z = L^{-1}(x - m)` with i
 coordinates share one process with the kernel
 
 .. math::
-    k(z, z') = w\, (1 + z^\top z') + v\, (1 + r) e^{-r}, \qquad r = \sqrt 3\, |z - z'| / \ell, \quad
-    \ell = 0.7 \sqrt{C}, \quad w \to \infty .
+    k(z, z') = w\, (1 + z^\top z') + v\, (1 + r + r^2 / 3)\, e^{-r}, \qquad
+    r = \sqrt 5\, |z - z'| / \ell, \quad \ell = 2.8 \sqrt{C}, \quad w \to \infty .
 
 Its first part is an affine function, so that a prediction far from the cloud goes on linearly, as it must
-where the cloud is Gaussian, instead of falling to the prior mean. The length scale is half the typical
-distance between two states of a cloud; v comes from the velocities. The second part rests on a subset of
-centres drawn from the cloud, on which all states are projected (subset of regressors).
+where the cloud is Gaussian, instead of falling to the prior mean. The second part, of Matérn's smoothness
+5/2, has twice the typical distance between two states of a cloud as its length scale and a wide prior: near
+the cloud it is much like a polynomial, which a process that spreads out as it runs needs, and it can still
+send neighbours different ways. It rests on a subset of centres drawn from the cloud, on which all states are
+projected (subset of regressors).
 """
 
 from __future__ import annotations
@@ -25,12 +27,12 @@ from torch import Tensor
 __all__ = ["GaussianProcess", "fit_process"]
 
 _LENGTH = 2.8  # length scale over the root of the number of coordinates
-_WIDE = 300.0  # prior variance of the local part over what the affine part leaves unexplained
+_WIDE = 300.0  # prior variance v over what an affine function leaves unexplained, of which it explains most
 _RIDGE = 1e-9  # of the two linear systems, in units of the number of states
 
 
 class GaussianProcess(NamedTuple):
-    """Posterior means for a batch of clouds.
+    """Posterior means for a batch of clouds, in float64.
 
     Attributes:
         mean: Means of the states, (..., 1, C).
@@ -50,8 +52,8 @@ class GaussianProcess(NamedTuple):
 
     def at(self, x: Tensor) -> Tensor:
         """Velocities (..., N, C) at states (..., N, C)."""
-        z = _solve(self.factor, x - self.mean)
-        return _inputs(z) @ self.affine + _kernel(z, self.centres) @ self.weights
+        z = _solve(self.factor, x.double() - self.mean)
+        return (_inputs(z) @ self.affine + _kernel(z, self.centres) @ self.weights).to(x.dtype)
 
     def only(self, index: int) -> GaussianProcess:
         """The process of one cloud, as a batch of one."""
@@ -85,6 +87,9 @@ def fit_process(
             covariance has h S added.
         num_centres: Centres M of the local part; all states if there are fewer.
     """
+    x, velocities, increments, noise, uncertainty, blur = (
+        part.double() for part in (x, velocities, increments, noise, uncertainty, blur)
+    )
     scale = torch.linalg.cholesky(noise)
     mean = x.mean(dim=-2, keepdim=True)
     covariance = (x - mean).mT @ (x - mean) / x.shape[-2] + blur[..., None, None] * noise

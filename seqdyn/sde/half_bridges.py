@@ -83,7 +83,7 @@ class HalfBridge(NamedTuple):
 
     @torch.no_grad()
     def effort(self, paths: Tensor) -> Tensor:
-        r"""Relative entropy (K,) to the reference, :math:`E \int |\sigma^{-1} g|^2 dt / 2` for a correction g.
+        r"""Relative entropy (K,) to the reference, :math:`E \int |\sigma^{-1} g|^2 dt / 2`, g the correction.
 
         Args:
             paths: Its paths on the grid of its steps, (m + 1, K, N, C).

@@ -23,7 +23,7 @@ STEPS = 50  # between two times, unless a step size is given
 OWN = ("heun", "euler")  # for additive noise, a hundred times faster than through the library
 
 
-def heun(drift: Drift, x: Tensor, t: Any, step: Any, noise: Tensor | float = 0.0) -> Tensor:
+def heun(drift: Drift, x: Tensor, t: Any, step: Any, noise: Tensor | None = None) -> Tensor:
     r"""Advance states (..., C) by one step of Heun's method, of second order.
 
     .. math::
@@ -35,11 +35,14 @@ def heun(drift: Drift, x: Tensor, t: Any, step: Any, noise: Tensor | float = 0.0
         x: States.
         t: Time.
         step: Time step h.
-        noise: Increment η of additive noise over the step. As it moves the predictor too, the law of the
-            states is of second order in h, not only their mean.
+        noise: Increment η of additive noise over the step, if there is any. As it moves the predictor too,
+            the law of the states is of second order in h, not only their mean.
     """
     first = drift(x, t)
-    return x + step / 2 * (first + drift(x + step * first + noise, t + step)) + noise
+    ahead = x + step * first
+    if noise is None:
+        return x + step / 2 * (first + drift(ahead, t + step))
+    return x + step / 2 * (first + drift(ahead + noise, t + step)) + noise
 
 
 def steps_between(start: float, end: float, step_size: float) -> int:

@@ -60,7 +60,7 @@ def make_intervals(snapshots: Snapshots) -> tuple[Intervals, list[int]]:
     start = snapshots.time[sources]
     duration = snapshots.time[[i + 1 for i in sources]] - start
     mass = [
-        snapshots.weight[i] * (snapshots.growth[i] * length).exp()
+        _offspring(snapshots.weight[i], snapshots.growth[i] * length)
         for i, length in zip(sources, duration, strict=True)
     ]
     intervals = Intervals(
@@ -72,6 +72,11 @@ def make_intervals(snapshots: Snapshots) -> tuple[Intervals, list[int]]:
         duration,
     )
     return intervals, sources
+
+
+def _offspring(weight: Tensor, growth: Tensor) -> Tensor:
+    """Weights times the exponential of growth, relative to the largest, which else might overflow."""
+    return weight * (growth - growth[weight > 0].max()).clamp(max=0).exp()
 
 
 def _padded(clouds: Sequence[Tensor]) -> Tensor:

@@ -9,6 +9,8 @@ from torch import Tensor
 
 __all__ = ["noise_covariance", "volatility_matrix", "volatility_vector"]
 
+_SHAPES = "one number per feature, or a matrix (feature, feature)"
+
 
 def volatility_matrix(volatility: Any, num_features: int, like: Tensor | None = None) -> Tensor:
     r"""Volatility as a matrix σ (C, C), so that the noise is :math:`\sigma\, dW`.
@@ -21,11 +23,7 @@ def volatility_matrix(volatility: Any, num_features: int, like: Tensor | None = 
     Raises:
         ValueError: If it has another shape, is negative where it may not be, or not finite.
     """
-    try:
-        value = torch.as_tensor(volatility, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"volatility must be a number, {_SHAPES}, got {volatility!r}.") from error
-    value = value.to(device=None if like is None else like.device)
+    value = _tensor(volatility).to(device=None if like is None else like.device)
     size = num_features
     if tuple(value.shape) not in {(), (size,), (size, size)}:
         raise ValueError(
@@ -35,9 +33,6 @@ def volatility_matrix(volatility: Any, num_features: int, like: Tensor | None = 
         raise ValueError(f"volatility must be finite and not negative, got {value.tolist()}.")
     matrix = value if value.ndim == 2 else torch.diag(value.expand(size))
     return matrix if like is None else matrix.to(like.dtype)
-
-
-_SHAPES = "one number per feature, or a matrix (feature, feature)"
 
 
 def noise_covariance(volatility: Any, num_features: int, like: Tensor | None = None) -> Tensor:
@@ -52,12 +47,7 @@ def volatility_vector(volatility: Any) -> Tensor:
     Raises:
         ValueError: If it is a matrix or no number, negative or not finite.
     """
-    try:
-        value = torch.as_tensor(volatility, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"volatility must be a number or one number per feature, got {volatility!r}."
-        ) from error
+    value = _tensor(volatility)
     if value.ndim > 1:
         raise ValueError(
             "proportional noise acts on every feature by itself: volatility must be a number or one number "
@@ -66,3 +56,10 @@ def volatility_vector(volatility: Any) -> Tensor:
     if not bool(torch.isfinite(value).all()) or bool((value < 0).any()):
         raise ValueError(f"volatility must be finite and not negative, got {value.tolist()}.")
     return value.detach().clone()
+
+
+def _tensor(volatility: Any) -> Tensor:
+    try:
+        return torch.as_tensor(volatility, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"volatility must be a number, {_SHAPES}, got {volatility!r}.") from error

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from seqdyn.sde.integrate import Drift, heun
-from seqdyn.sde.transition import affine_transition, step_derivatives
+from seqdyn.sde.transition import affine_transition, step_derivatives, step_noise
 
 __all__ = ["PinnedPaths", "affine_pinned_paths", "pinned_paths"]
 
@@ -72,7 +72,6 @@ def pinned_paths(
     nominal = torch.lerp(a, b, grid)
     times = start + duration * grid[:-1]
     lengths = duration * grid.diff(dim=0)
-    spread = lengths[..., None] * noise
 
     def move(x: Tensor, index: int) -> Tensor:
         return heun(drift, x, times[index], lengths[index])
@@ -81,6 +80,7 @@ def pinned_paths(
         before = nominal[:-1]
         derivatives = step_derivatives(drift, before, times, lengths)
         offsets = heun(drift, before, times, lengths) - (derivatives @ before[..., None])[..., 0]
+        spread = step_noise(derivatives, noise, lengths)
         found = _guide(_Steps(move, derivatives, offsets, spread), a, b, noisy=number == _PASSES)
         nominal = found.states
     return found

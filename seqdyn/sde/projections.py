@@ -42,6 +42,7 @@ __all__ = ["ProjectedChain", "project"]
 
 _COOLINGS = 10  # most of them
 _COOLING = 4.0  # factor from one noise to the next
+_LOOSE = 0.5  # error above which half-bridges do not meet
 _WARM_NATS = 3.0  # half the squared way to go, in units of the noise, at which half-bridges meet
 
 
@@ -97,6 +98,11 @@ class ProjectedChain:
         )
         self.value = forward.effort(there)
 
+    @property
+    def is_solved(self) -> bool:
+        """Whether the half-bridges meet: no error is above a half. Sampling alone makes a tenth or two."""
+        return bool((self.error < _LOOSE).all())
+
     def walk(self, indices: Sequence[int], num_samples: int, fractions: Sequence[Tensor]) -> list[Tensor]:
         """Paths through neighbouring intervals: states (F_k, S, C) at fractions (F_k,) of each of them.
 
@@ -124,9 +130,16 @@ class ProjectedChain:
         ends.append((intervals.target[indices[-1]], intervals.target_weight[indices[-1]]))
         return [x[systematic(weight, size)] for (x, weight), size in zip(ends, sizes, strict=True)]
 
-    def sample(self, index: int, num_samples: int, fractions: Tensor) -> Tensor:
-        """States (F, S, C) of paths of the bridge at fractions (F,) of an interval."""
-        return self.walk([index], num_samples, [fractions])[0]
+    def sample(self, index: int, num_samples: int, fractions: Tensor, share: Tensor | None = None) -> Tensor:
+        """States (F, S, C) of paths of the bridge at fractions (F,) of an interval.
+
+        ``share`` (N,) are factors to the weights of the sources; all paths then start at sources.
+        """
+        if share is None:
+            return self.walk([index], num_samples, [fractions])[0]
+        weight = self.intervals.source_weight[index] * share
+        x = self.intervals.source[index][systematic(weight, num_samples)]
+        return _reach(self.forward.only(index), x, fractions)[0]
 
     @torch.no_grad()
     def drift(self, index: int, x: Tensor, time: float) -> Tensor:

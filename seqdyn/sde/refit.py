@@ -7,36 +7,121 @@ on L itself, with the bridge solved anew at each: fast near the solution.
 
 from __future__ import annotations
 
-from typing import TypeVar
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from scipy.optimize import minimize
+from torch import nn
 
 from seqdyn.errors import NonFiniteError
-from seqdyn.sde.chain import Chain, objective
+from seqdyn.sde.chain import Chain, is_solved, objective
 from seqdyn.sde.process import Process
 from seqdyn.sde.projections import ProjectedChain
 from seqdyn.sde.regression import (
+    FEW,
     BridgePaths,
     NetworkFit,
     bounds_of,
     fit_drift,
+    free_parameters,
     get_parameters,
+    sensitivities,
     set_parameters,
 )
-from seqdyn.sde.solvers import PairSolver
+from seqdyn.sde.solvers import Affine, PairSolver
 
-__all__ = ["BridgePaths", "descend", "regress"]
+__all__ = ["BridgePaths", "Refinement", "can_descend", "descend", "frozen", "refine", "regress"]
 
 _HALVINGS = 4
-AnyChain = TypeVar("AnyChain", Chain, ProjectedChain)
-_SMALLEST_SCALE = 0.1  # of a parameter, for the quasi-Newton steps
+_EVALUATIONS = 20  # of L, in the quasi-Newton steps of one refinement
+_FEW_EVALUATIONS = 5  # in the volatility alone
+_FACTOR_SCALE = 0.3  # of the logarithm of the volatility, for the quasi-Newton steps
+_POINTS = 200  # states at which the scales of other parameters are found
+_AnyChain = TypeVar("_AnyChain", Chain, ProjectedChain)
+
+
+class Refinement(NamedTuple):
+    """How a reference is refined.
+
+    Attributes:
+        num_paths: Paths of the bridge drawn in each interval for a regression.
+        num_steps: Their time steps.
+        network_steps: Steps of Adam, for a drift with many parameters.
+        learning_rate: Of Adam.
+        weight_decay: Of Adam.
+    """
+
+    num_paths: int
+    num_steps: int
+    network_steps: int
+    learning_rate: float
+    weight_decay: float
+
+
+def can_descend(process: Process, solver: PairSolver) -> bool:
+    """Whether L itself is minimised, not only regressions made: few parameters, or an exact transition."""
+    return len(get_parameters(process)) <= FEW or isinstance(solver, Affine)
+
+
+def refine(
+    process: Process, solver: PairSolver, chain: _AnyChain, settings: Refinement, *, regression: bool
+) -> tuple[_AnyChain, float]:
+    """Change the parameters of a process so that the bridge is nearer to it; L never rises.
+
+    For a chain of half-bridges, which has no gradient, by the regression alone.
+
+    Args:
+        process: The process; changed in place.
+        solver: How it is solved.
+        chain: Its chain.
+        settings: How it is refined.
+        regression: Whether to begin with a regression on paths.
+
+    Returns:
+        The chain of the changed process, and by how much the regression lowered L in nats.
+    """
+    gain = 0.0
+    if len(get_parameters(process)) == 0:
+        return chain, gain
+    if regression:
+        network = NetworkFit(settings.network_steps, settings.learning_rate, settings.weight_decay)
+        found = regress(process, solver, chain, settings.num_paths, settings.num_steps, network)
+        gain = float((chain.value - found.value).sum())
+        chain = found
+    if not isinstance(chain, Chain):
+        return chain, gain
+    if can_descend(process, solver):
+        return descend(process, solver, chain, _EVALUATIONS), gain
+    if hasattr(process, "log_factor"):  # which a regression of the drift does not touch
+        with frozen(parameter for _, parameter in free_parameters(process.drift)):
+            chain = descend(process, solver, chain, _FEW_EVALUATIONS)
+    return chain, gain
+
+
+@contextlib.contextmanager
+def frozen(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Keep some parameters as they are within a block."""
+    kept = list(parameters)
+    for parameter in kept:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in kept:
+            parameter.requires_grad_(True)
 
 
 def regress(
-    process: Process, solver: PairSolver, chain: AnyChain, num_paths: int, num_steps: int, network: NetworkFit
-) -> AnyChain:
+    process: Process,
+    solver: PairSolver,
+    chain: _AnyChain,
+    num_paths: int,
+    num_steps: int,
+    network: NetworkFit,
+) -> _AnyChain:
     """Fit the drift to paths of the bridge, and solve the bridge anew.
 
     A step that raises L is halved up to four times, then not taken.
@@ -47,6 +132,8 @@ def regress(
     before = get_parameters(process)
     fit_drift(chain.reference.drift, *chain.paths(num_paths, num_steps), chain.reference.noise, network)
     change = get_parameters(process) - before
+    if not change.any():
+        return chain
     for halving in range(_HALVINGS + 1):
         set_parameters(process, before + change / 2**halving)
         found = _solved(process, solver, chain)
@@ -56,13 +143,13 @@ def regress(
     return chain
 
 
-def _solved(process: Process, solver: PairSolver, chain: AnyChain) -> AnyChain | None:
-    """The chain of a new reference; ``None`` if its transitions or paths are not finite."""
+def _solved(process: Process, solver: PairSolver, chain: _AnyChain) -> _AnyChain | None:
+    """The chain of a new reference; ``None`` if it has none."""
     try:
         found = chain.again(process.reference(solver))
-    except (torch.linalg.LinAlgError, NonFiniteError):
+    except NonFiniteError:
         return None
-    return found if bool(torch.isfinite(found.value).all()) else None
+    return found if found.is_solved else None
 
 
 def descend(process: Process, solver: PairSolver, chain: Chain, max_evaluations: int) -> Chain:
@@ -85,28 +172,57 @@ def descend(process: Process, solver: PairSolver, chain: Chain, max_evaluations:
 
 
 class _Descent:
-    """L and its gradient as a function of the parameters, each in units of its size; keeps the best point."""
+    """L and its gradient as a function of the parameters in units of their scales; keeps the best point."""
 
     def __init__(self, process: Process, solver: PairSolver, chain: Chain) -> None:
         values = get_parameters(process)
-        self.scale = np.maximum(np.abs(values), _SMALLEST_SCALE)
+        self.scale = _scales(process, chain)
         self.start = self.best = values / self.scale
         lowest = bounds_of(process) / self.scale
         self.bounds = [(None if bound == -np.inf else bound, None) for bound in lowest]
         self.value, self.potentials = float(chain.value.sum()), chain.coupling.g
         self._process, self._solver, self._intervals = process, solver, chain.intervals
+        # Where there is no bridge: high enough to step back from, low enough for the line search to
+        # interpolate, which it does not do from infinity.
+        self._wall = self.value + 1e4 * (1 + abs(self.value))
 
     def __call__(self, point: np.ndarray) -> tuple[float, np.ndarray]:
         set_parameters(self._process, point * self.scale)
-        parameters = list(self._process.parameters())
-        with torch.enable_grad():
-            value, coupling = objective(
-                self._process.reference(self._solver, frozen=False), self._intervals, self.potentials
-            )
-            gradients = torch.autograd.grad(value, parameters, allow_unused=True)
+        parameters = [p for _, p in free_parameters(self._process)]
+        try:
+            with torch.enable_grad():
+                value, coupling = objective(
+                    self._process.reference(self._solver, frozen=False), self._intervals, self.potentials
+                )
+                gradients = torch.autograd.grad(value, parameters, allow_unused=True)
+        except NonFiniteError:
+            return self._wall, np.zeros_like(point)
+        if not is_solved(coupling):
+            return self._wall, np.zeros_like(point)
         found = float(value.detach())
         if found < self.value:
             self.value, self.best, self.potentials = found, point.copy(), coupling.g
         parts = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
         gradient = torch.cat([part.reshape(-1) for part in parts]).double().cpu().numpy()
         return found, gradient * self.scale
+
+
+def _scales(process: Process, chain: Chain) -> np.ndarray:
+    """For each parameter the change that matters: by about one nat, were it the only one.
+
+    With them the search is the same in all units. A parameter without influence has its size.
+    """
+    intervals, drift = chain.intervals, chain.reference.drift
+    shares = intervals.source_weight * intervals.duration[:, None]
+    times = intervals.start[:, None].expand_as(shares)
+    x, t, weight = intervals.source.flatten(0, 1), times.reshape(-1, 1), shares.flatten()
+    some = slice(None, None, -(-len(x) // _POINTS))
+    parts, values = [], get_parameters(process)
+    if hasattr(process, "log_factor") and process.log_factor.requires_grad:
+        parts.append(np.array([1 / _FACTOR_SCALE]))
+    if free_parameters(drift):
+        weight = weight[some] * weight.sum() / weight[some].sum()
+        parts.append(sensitivities(drift, x[some], t[some], weight, chain.reference.noise))
+    matters = np.concatenate(parts)
+    is_idle = ~(matters > 0) | ~np.isfinite(matters)
+    return np.where(is_idle, np.maximum(np.abs(values), 1.0), 1 / np.where(is_idle, 1.0, matters))

@@ -9,6 +9,7 @@ network by Adam.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -21,11 +22,13 @@ from seqdyn.sde.transition import whitener
 
 __all__ = [
     "FEW",
-    "BridgePaths",
-    "NetworkFit",
     "bounds_of",
+    "BridgePaths",
     "fit_drift",
+    "free_parameters",
+    "NetworkFit",
     "get_parameters",
+    "sensitivities",
     "set_parameters",
 ]
 
@@ -70,9 +73,14 @@ class _Solvable(Protocol):
     def solve(self, x: Tensor, t: Tensor, target: Tensor, weight: Tensor) -> None: ...
 
 
+def free_parameters(drift: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """Parameters to fit, by name: those with ``requires_grad``."""
+    return [(name, p) for name, p in drift.named_parameters() if p.requires_grad]
+
+
 def get_parameters(drift: nn.Module) -> np.ndarray:
-    """All parameters of a drift as one vector."""
-    parts = [p.detach().reshape(-1).cpu().double() for p in drift.parameters()]
+    """All parameters of a drift that are not frozen as one vector."""
+    parts = [p.detach().reshape(-1).cpu().double() for _, p in free_parameters(drift)]
     return torch.cat(parts).numpy() if parts else np.zeros(0)
 
 
@@ -80,7 +88,7 @@ def get_parameters(drift: nn.Module) -> np.ndarray:
 def set_parameters(drift: nn.Module, values: np.ndarray) -> None:
     """The reverse of :func:`get_parameters`."""
     position = 0
-    for parameter in drift.parameters():
+    for _, parameter in free_parameters(drift):
         part = torch.from_numpy(values[position : position + parameter.numel()].copy())
         parameter.copy_(part.reshape(parameter.shape).to(parameter))
         position += parameter.numel()
@@ -89,7 +97,7 @@ def set_parameters(drift: nn.Module, values: np.ndarray) -> None:
 def bounds_of(drift: nn.Module) -> np.ndarray:
     """Lower bounds of all parameters, in the order of :func:`get_parameters`."""
     lowest = _lower_bounds(drift)
-    parts = [np.full(p.numel(), lowest.get(name, -np.inf)) for name, p in drift.named_parameters()]
+    parts = [np.full(p.numel(), lowest.get(name, -np.inf)) for name, p in free_parameters(drift)]
     return np.concatenate(parts) if parts else np.zeros(0)
 
 
@@ -122,10 +130,10 @@ def fit_drift(
         noise: S = σσᵀ, (C, C).
         network: How a drift with many parameters is fitted.
     """
-    count = sum(p.numel() for p in drift.parameters() if p.requires_grad)
+    count = sum(p.numel() for _, p in free_parameters(drift))
     if count == 0:
         return
-    if isinstance(drift, _Solvable):
+    if isinstance(drift, _Solvable) and count == sum(p.numel() for p in drift.parameters()):
         drift.solve(x, t, target, weight)
     elif count <= FEW:
         _gauss_newton(drift, x, t, target, weight, noise)
@@ -138,14 +146,11 @@ def _gauss_newton(
 ) -> None:
     inverse, _ = whitener(noise)
     scale = (weight / weight.sum()).sqrt()[:, None]
-    names = [name for name, _ in drift.named_parameters()]
-    shapes = [p.shape for p in drift.parameters()]
-    sizes = [p.numel() for p in drift.parameters()]
+    names, values = zip(*free_parameters(drift), strict=True)
+    velocities = _of_parameters(drift, names, [p.shape for p in values], x, t)
 
     def residuals(flat: Tensor) -> Tensor:
-        parts = [part.reshape(shape) for part, shape in zip(flat.split(sizes), shapes, strict=True)]
-        found = functional_call(drift, dict(zip(names, parts, strict=True)), (x, t))
-        return (((found - target) @ inverse.mT) * scale).flatten()
+        return (((velocities(flat) - target) @ inverse.mT) * scale).flatten()
 
     def tensor(values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(x)
@@ -161,6 +166,39 @@ def _gauss_newton(
     set_parameters(drift, found.x)
 
 
+def sensitivities(drift: nn.Module, x: Tensor, t: Tensor, weight: Tensor, noise: Tensor) -> np.ndarray:
+    r"""How much each free parameter of a drift matters: root of its Fisher information for paths.
+
+    .. math:: \Big( \sum_n w_n\, |\partial b_\theta(x_n, t_n) / \partial \theta_i|^2_{S^{-1}} \Big)^{1/2}
+
+    Args:
+        drift: The drift.
+        x: States, (N, C).
+        t: Times, (N, 1).
+        weight: Times that are spent near them, (N,).
+        noise: S = σσᵀ, (C, C).
+    """
+    inverse, _ = whitener(noise)
+    names, values = zip(*free_parameters(drift), strict=True)
+    velocities = _of_parameters(drift, names, [p.shape for p in values], x, t)
+    slopes = jacfwd(velocities)(torch.cat([p.detach().reshape(-1) for p in values]))
+    squares = torch.einsum("dc,ncp->ndp", inverse, slopes).square().sum(dim=1)
+    return (weight @ squares).sqrt().cpu().numpy()
+
+
+def _of_parameters(
+    drift: nn.Module, names: Sequence[str], shapes: Sequence[torch.Size], x: Tensor, t: Tensor
+) -> Callable[[Tensor], Tensor]:
+    """Velocities (N, C) of a drift as a function of its parameters in one vector."""
+    sizes = [shape.numel() for shape in shapes]
+
+    def velocities(flat: Tensor) -> Tensor:
+        parts = [part.reshape(shape) for part, shape in zip(flat.split(sizes), shapes, strict=True)]
+        return functional_call(drift, dict(zip(names, parts, strict=True)), (x, t))
+
+    return velocities
+
+
 def _adam(
     drift: nn.Module,
     x: Tensor,
@@ -173,7 +211,7 @@ def _adam(
     inverse, _ = whitener(noise)
     weight = (weight / weight.sum())[:, None]
     optimizer = torch.optim.AdamW(
-        drift.parameters(), lr=network.learning_rate, weight_decay=network.weight_decay
+        [p for _, p in free_parameters(drift)], lr=network.learning_rate, weight_decay=network.weight_decay
     )
     with torch.enable_grad():
         for _ in range(network.num_steps):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 __all__ = ["pick", "systematic"]
+
+_ENTRIES = 2**22  # of cumulative weights that are held at once
 
 
 def systematic(weights: Tensor, num_samples: int) -> Tensor:
@@ -19,14 +23,30 @@ def systematic(weights: Tensor, num_samples: int) -> Tensor:
 
 def pick(plan: Tensor, rows: Tensor) -> Tensor:
     """Draw for each given row (S,) of a plan (N, M) a column by its weights; evenly for equal rows."""
+    shuffled = torch.randperm(len(rows), device=rows.device)
+    ordered, order = rows[shuffled].sort()
+    present, group, counts = ordered.unique_consecutive(return_inverse=True, return_counts=True)
+    offset = torch.rand(len(present), dtype=plan.dtype, device=plan.device)
+    first = counts.cumsum(0) - counts
+    rank = torch.arange(len(rows), device=rows.device) - first[group]
+    places = (rank + offset[group]) / counts[group]
+    found = [
+        _locate(total, (part * total[:, -1])[:, None])[:, 0]
+        for total, part in _cumulative(plan, ordered, places)
+    ]
     columns = torch.empty_like(rows)
-    for row in rows.unique():
-        here = (rows == row).nonzero()[:, 0]
-        columns[here] = systematic(plan[row], len(here))
+    columns[shuffled[order]] = torch.cat(found)
     return columns
+
+
+def _cumulative(plan: Tensor, rows: Tensor, places: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Cumulative weights (P, M) of some rows and their places (P,), a part at a time."""
+    size = max(1, _ENTRIES // plan.shape[1])
+    for some, part in zip(rows.split(size), places.split(size), strict=True):
+        yield plan[some].cumsum(1), part
 
 
 def _locate(total: Tensor, places: Tensor) -> Tensor:
     """First entry whose cumulative weight exceeds each place; never one without weight."""
-    last = torch.searchsorted(total, total[-1:])  # the first to reach the full weight
+    last = torch.searchsorted(total, total[..., -1:].contiguous())  # the first to reach the full weight
     return torch.searchsorted(total, places, right=True).minimum(last)

@@ -6,9 +6,11 @@ The linear noise approximation follows the noiseless path :math:`m` from x and t
     \dot m = b(m, t), \qquad \dot C = J C + C J^\top + S, \qquad J = \partial b / \partial x, \quad
     m(0) = x, \; C(0) = 0 .
 
-Time is discretised once, by the map of a Heun step :math:`\phi`, and everything else is exact for that map
-with noise added after each step: :math:`C \leftarrow A C A^\top + h S` with its derivative A. For an affine
-drift the transition is Gaussian, and its moments come from one matrix exponential.
+Time is discretised once, by the map of a Heun step with the derivative A, into the middle of which the noise
+enters: :math:`C \leftarrow A C A^\top + Q` with :math:`Q = h\, M S M^\top` and :math:`M = (I + A) / 2`, of
+    second
+order in the step. For an affine drift the transition is Gaussian, and its moments come from one matrix
+exponential.
 """
 
 from __future__ import annotations
@@ -18,7 +20,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import jvp, vmap
 
 from seqdyn.sde.integrate import Drift, heun
 
@@ -29,6 +30,7 @@ __all__ = [
     "linearized",
     "mean_path",
     "step_derivatives",
+    "step_noise",
     "transition_cost",
     "whitener",
 ]
@@ -70,8 +72,10 @@ class AffineTransition(NamedTuple):
 def affine_transition(matrix: Tensor, offset: Tensor, noise: Tensor, duration: Tensor) -> AffineTransition:
     r"""Transition of :math:`dX = (A X + c)\, dt + \sigma\, dW` over each duration.
 
-    One exponential of the block matrix of Van Loan gives :math:`F = e^{A D}`,
-    :math:`R = \int_0^D e^{A s} S e^{A^\top s} ds` and :math:`\int_0^D e^{A s} c\, ds`.
+    Exponentials of block matrices (Van Loan) give :math:`F = e^{A h}`,
+    :math:`R = \int_0^h e^{A s} S e^{A^\top s} ds` and :math:`\int_0^h e^{A s} c\, ds` over a short part h of
+    the duration. The whole is two equal parts, each of two, and so on: over a long duration the blocks of a
+    drift that decays at different rates, of which one grows as another falls, would lose all digits.
 
     Args:
         matrix: A, (C, C).
@@ -80,16 +84,21 @@ def affine_transition(matrix: Tensor, offset: Tensor, noise: Tensor, duration: T
         duration: D, (...).
     """
     size = len(offset)
-    block = matrix.new_zeros(2 * size + 1, 2 * size + 1)
-    block[:size, :size], block[:size, size : 2 * size] = matrix, noise
-    block[size : 2 * size, size : 2 * size] = -matrix.mT
-    affine = torch.zeros_like(block[: size + 1, : size + 1])
+    block = matrix.new_zeros(2 * size, 2 * size)
+    block[:size, :size], block[:size, size:], block[size:, size:] = matrix, noise, -matrix.mT
+    affine = matrix.new_zeros(size + 1, size + 1)
     affine[:size, :size], affine[:size, size] = matrix, offset
-    moved = torch.matrix_exp(affine * duration[..., None, None])
-    transition = moved[..., :size, :size]
-    spread = torch.matrix_exp(block[: 2 * size, : 2 * size] * duration[..., None, None])
-    covariance = spread[..., :size, size:] @ transition.mT
-    return AffineTransition(transition, moved[..., :size, size], (covariance + covariance.mT) / 2)
+    angle = float(torch.linalg.matrix_norm(matrix.detach())) * float(duration.max())
+    doublings = math.ceil(math.log2(angle)) if 1 < angle < math.inf else 0
+    short = duration[..., None, None] / 2**doublings
+    moved = torch.matrix_exp(affine * short)
+    transition, shift = moved[..., :size, :size], moved[..., :size, size:]
+    covariance = torch.matrix_exp(block * short)[..., :size, size:] @ transition.mT
+    for _ in range(doublings):
+        covariance = transition @ covariance @ transition.mT + covariance
+        shift = transition @ shift + shift
+        transition = transition @ transition
+    return AffineTransition(transition, shift[..., 0], (covariance + covariance.mT) / 2)
 
 
 def mean_path(drift: Drift, x: Tensor, start: Any, step: Any, num_steps: int) -> Tensor:
@@ -101,13 +110,24 @@ def mean_path(drift: Drift, x: Tensor, start: Any, step: Any, num_steps: int) ->
 
 
 def step_derivatives(drift: Drift, x: Tensor, t: Any, step: Any) -> Tensor:
-    """Derivative (..., C, C) of a Heun step at states (..., C)."""
+    """Derivative (..., C, C) of a Heun step at states (..., C), differentiable where the states are.
 
-    def along(direction: Tensor) -> Tensor:
-        return jvp(lambda y: heun(drift, y, t, step), (x,), (direction.expand_as(x),))[1]
+    Each state's step depends on that state alone, so that one backward pass gives a row for all of them.
+    """
+    keep = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x = x if keep and x.requires_grad else x.detach().requires_grad_()
+        outputs = heun(drift, x, t, step).unbind(-1)
+        rows = [torch.autograd.grad(one.sum(), x, create_graph=keep, retain_graph=True)[0] for one in outputs]
+        return torch.stack(rows, dim=-2)
 
-    basis = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
-    return vmap(along, out_dims=-1)(basis)
+
+def step_noise(derivatives: Tensor, noise: Tensor, step: Tensor) -> Tensor:
+    """Covariances (..., C, C) of what the noise adds in Heun steps with given derivatives and lengths (...,
+    1).
+    """
+    middle = (derivatives + torch.eye(len(noise), dtype=noise.dtype, device=noise.device)) / 2
+    return step[..., None] * (middle @ noise @ middle.mT)
 
 
 def linearized(
@@ -125,11 +145,11 @@ def linearized(
     """
     step = duration / num_steps
     path = mean_path(drift, x, start, step, num_steps)
-    spread = step[..., None] * noise
-    covariance = torch.zeros_like(spread)
-    tangent = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device).expand_as(spread)
+    covariance = torch.zeros_like(step[..., None] * noise)
+    tangent = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device).expand_as(covariance)
     times = start + step * torch.arange(num_steps, dtype=x.dtype, device=x.device).view(-1, *[1] * start.ndim)
-    for a in step_derivatives(drift, path[:-1], times, step.expand_as(times)).unbind(0):
+    derivatives = step_derivatives(drift, path[:-1], times, step.expand_as(times))
+    for a, spread in zip(derivatives, step_noise(derivatives, noise, step), strict=True):
         covariance = a @ covariance @ a.mT + spread
         tangent = a @ tangent
     return Transition(path[-1], covariance, tangent)

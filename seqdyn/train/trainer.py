@@ -26,7 +26,7 @@ __all__ = ["run_trainer"]
 logger = logging.getLogger("seqdyn")
 
 # Harmless in every small fit: loaders over memory need no workers, validation data are optional, and a
-# machine may have an accelerator that was not asked for.
+# machine may have an accelerator that was not asked for; a model that alternates has no optimiser.
 _HARMLESS = (
     r"Total length of `list` across ranks is zero",
     r"You defined a `validation_step` but have no `val_dataloader`",
@@ -34,6 +34,7 @@ _HARMLESS = (
     r"The '\w+' does not have many workers which may be a bottleneck",
     r"GPU available but not used",
     r"MPS available but not used",
+    r".*configure_optimizers.* returned `None`",
 )
 
 

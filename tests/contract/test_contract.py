@@ -19,9 +19,17 @@ import torch
 import xarray as xr
 
 import seqdyn
+from seqdyn.data import stack_snapshots
 from seqdyn.datasets import hmm as processes
 from seqdyn.errors import EarlyEndWarning
-from seqdyn.models import HMMRNN, LinearForecaster, SeasonalEnsemble, SeasonalNaive, TSDiff
+from seqdyn.models import (
+    HMMRNN,
+    LinearForecaster,
+    SchrodingerBridge,
+    SeasonalEnsemble,
+    SeasonalNaive,
+    TSDiff,
+)
 from seqdyn.models.base import Model
 
 
@@ -50,6 +58,12 @@ def make_symbols(dtype: type = np.float32) -> xr.Dataset:
     return processes.preset("three").sequences(40, 12, seed=0)
 
 
+def make_snapshots(dtype: type = np.float32) -> xr.Dataset:
+    draw = np.random.default_rng(0)
+    clouds = [draw.normal(shift, 0.5, (10, 2)).astype(np.float32).astype(dtype) for shift in (0, 1, 2)]
+    return stack_snapshots(clouds, times=[0.0, 1.0, 3.0])
+
+
 class Line(NamedTuple):
     """One model of the contract.
 
@@ -57,8 +71,9 @@ class Line(NamedTuple):
         make: Builds the model.
         draws: Whether results differ between seeds.
         data: Makes what it learns from, in a floating-point type.
-        verb: Its drawing verb: ``forecast`` of the data, or ``sample`` without.
+        verb: Its drawing verb: ``forecast`` of the data, ``marginal`` at a time, or ``sample``.
         result: A variable of what the verb returns.
+        is_keyed: Whether its noise is the same on every device.
     """
 
     make: Callable[[], Any]
@@ -66,12 +81,20 @@ class Line(NamedTuple):
     data: Callable[..., xr.Dataset] = make_data
     verb: str = "forecast"
     result: str = "target"
+    is_keyed: bool = True
 
 
 MODELS = {
     "TSDiff": Line(tsdiff),
     "HMMRNN": Line(hmmrnn, data=make_symbols, verb="sample", result="hidden"),
     "LinearForecaster": Line(lambda: LinearForecaster(context_length=24, prediction_length=6)),
+    "SchrodingerBridge": Line(
+        lambda: SchrodingerBridge(2, 0.5, num_steps=5, num_paths=10),
+        data=make_snapshots,
+        verb="marginal",
+        result="x",
+        is_keyed=False,
+    ),  # fmt: skip
     "SeasonalEnsemble": Line(lambda: SeasonalEnsemble(season_length=6, num_seasons=3, prediction_length=6)),
     "SeasonalNaive": Line(lambda: SeasonalNaive(season_length=6, prediction_length=6), draws=False),
 }
@@ -110,6 +133,8 @@ def fitted(line: Line, data: xr.Dataset) -> Iterator[Any]:
 def draw(line: Line, model: Any, context: xr.Dataset, seed: int | None = 0) -> xr.Dataset:
     if line.verb == "sample":
         return model.sample(5, seed=seed)
+    if line.verb == "marginal":
+        return model.marginal([0.5, 2.0], num_samples=5, seed=seed)
     return model.forecast(context, num_samples=5, seed=seed)
 
 
@@ -283,8 +308,10 @@ def test_it_works_on_a_gpu(line: Line, fitted: Any, data: xr.Dataset, tmp_path: 
     fitted.save(tmp_path / "model")
     on_cpu, on_gpu = seqdyn.load(tmp_path / "model"), seqdyn.load(tmp_path / "model").to("cuda")
 
-    difference = draw(line, on_gpu, data) - draw(line, on_cpu, data)
+    drawn = draw(line, on_gpu, data)
+    difference = drawn - draw(line, on_cpu, data)
 
     assert (on_cpu.device.type, on_gpu.device.type) == ("cpu", "cuda")
-    assert float(abs(difference[line.result]).quantile(0.99)) < 1e-3
+    assert np.isfinite(drawn[line.result]).all()
+    assert not line.is_keyed or float(abs(difference[line.result]).quantile(0.99)) < 1e-3
     assert fit(line, data).device.type == "cuda"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from seqdyn.data import read_snapshots, stack_snapshots, to_netcdf
+from seqdyn.data import read_snapshots, stack_snapshots, to_anndata, to_netcdf
 from seqdyn.data.clouds import order_times
 
 CLOUDS = [
@@ -121,9 +122,183 @@ def test_a_real_anndata_file_is_read(data_dir: Path) -> None:
 
     data = read_snapshots(path)
 
-    assert data["x"].shape == (250, 1479)
+    assert data["x"].shape == (250, 1479) and data["x"].dtype == np.float32
+    source = pytest.importorskip("anndata").read_h5ad(path)  # sparse
+    np.testing.assert_array_equal(data["x"], source.X.toarray())
+    assert data["cell"].values.tolist() == source.obs_names.tolist()
     times, counts = np.unique(data["time"], return_counts=True)
     assert dict(zip(times.tolist(), counts.tolist(), strict=True)) == {10.0: 85, 10.5: 81, 11.0: 84}
+
+
+def cells() -> Any:
+    """Six cells with batches, weights and rates, in an order of their own."""
+    anndata = pytest.importorskip("anndata")
+    obs = pd.DataFrame(
+        {
+            "day": pd.Categorical(["10", "9", "9", "10", "10", "9"]),
+            "batch": pd.Categorical(["x", "x", "y", "y", "x", "y"]),
+            "plate": [2, 2, 1, 1, 2, 1],
+            "share": np.array([1, 2, 3, 4, 5, 6], dtype=np.float32),
+            "rate": [0.0, -0.5, 0.5, 0.0, 1.0, 0.25],
+        },
+        index=pd.Index([f"cell{i}" for i in range(6)], dtype=object),
+    )
+    var = pd.DataFrame(index=pd.Index(["g1", "g2"], dtype=object))
+    return anndata.AnnData(np.arange(12.0).reshape(6, 2), obs=obs, var=var)
+
+
+ROLES = {"condition": "batch", "weight": "share", "growth": "rate"}
+
+
+def test_conditions_weights_and_growth_come_from_named_columns(tmp_path: Path) -> None:
+    source = cells()
+    table = source.obs.assign(g1=source.X[:, 0], g2=source.X[:, 1])
+    table.reset_index(drop=True).to_csv(tmp_path / "a.csv", index=False)
+    arrays = {name: table[name].astype(float).to_numpy() for name in ("day", "share", "rate")}
+    np.savez(tmp_path / "a.npz", x=source.X, batch=table["batch"].to_numpy(dtype=str), **arrays)
+    stacked = xr.Dataset(
+        {"x": (("particle", "feature"), source.X), "share": ("particle", table["share"].to_numpy())},
+        {"time": ("particle", arrays["day"]), "feature": ["g1", "g2"]},
+    ).assign({"rate": ("particle", arrays["rate"]), "batch": ("particle", table["batch"].to_numpy(str))})
+
+    for data in (
+        read_snapshots(source, **ROLES),
+        read_snapshots(table, value=["g1", "g2"], **ROLES),
+        read_snapshots(tmp_path / "a.csv", value=["g1", "g2"], **ROLES),
+        read_snapshots(tmp_path / "a.npz", **ROLES),
+        read_snapshots(stacked, **ROLES),
+    ):
+        np.testing.assert_array_equal(data["x"], source.X)
+        assert data["condition"].values.tolist() == list("xxyyxy")
+        np.testing.assert_array_equal(data["weight"], [1, 2, 3, 4, 5, 6])
+        np.testing.assert_array_equal(data["growth"], source.obs["rate"])
+        assert "condition" in data.coords and {"weight", "growth"} <= set(data.data_vars)
+
+
+def test_what_has_a_role_is_no_feature_and_numbers_stay_numbers() -> None:
+    table = cells().obs.assign(g1=range(6))
+
+    data = read_snapshots(table.reset_index(drop=True), condition="plate", growth="rate")
+
+    assert data["feature"].values.tolist() == ["share", "g1"]
+    assert data["condition"].values.tolist() == [2, 2, 1, 1, 2, 1]
+
+
+def test_cells_keep_their_order_and_names() -> None:
+    source = cells()
+    data = read_snapshots(source)
+
+    assert data["cell"].values.tolist() == source.obs_names.tolist()
+    by_time = data.isel(particle=np.argsort(data["time"].values, kind="stable"))
+    labels = source.obs["batch"].loc[by_time["cell"].values]
+    assert labels.tolist() == ["x", "y", "y", "x", "y", "x"]
+
+
+@pytest.mark.parametrize(
+    ("change", "roles", "remedy"),
+    [
+        ({}, {"condition": "batches"}, r"no column 'batches' \(condition=\).*did you mean condition='batch'"),
+        (
+            {"batch": ["x", None, "x", "y", "y", "y"]},
+            {"condition": "batch"},
+            r"'batch' is empty for particle 1",
+        ),
+        ({"share": [1, 1, -1, 1, 1, 1]}, {"weight": "share"}, "'weight' is negative at particle=2"),
+        ({"rate": [0, 0, 0, np.nan, 0, 0]}, {"growth": "rate"}, r"'growth' is nan at particle=3"),
+        (
+            {"batch": ["x"] * 5 + ["y"]},
+            {"condition": "batch"},
+            r"condition 'y' has snapshots at \[9.0\] only",
+        ),
+    ],
+)
+def test_columns_that_do_not_fit_are_refused(
+    change: dict[str, Any], roles: dict[str, str], remedy: str
+) -> None:
+    source = cells()
+    for name, values in change.items():
+        source.obs[name] = values
+
+    with pytest.raises(ValueError, match=remedy):
+        read_snapshots(source, **roles)
+
+
+@pytest.mark.parametrize(
+    ("source", "remedy"),
+    [
+        (CLOUDS, r"condition='batch' names one value per particle, but a list has no columns.*assign_coords"),
+        ({0.0: CLOUDS[0], 1.0: CLOUDS[1]}, "a dict has no columns"),
+        (np.ones((2, 3, 2)), "a ndarray has no columns"),
+        ({"x": np.ones((2, 3, 2))}, r"x is a grid \(2, 3, 2\) of times and particles"),
+        (wanted(), r"no variable 'batch' over 'particle' \(condition=\), only \['time'\]"),
+    ],
+)
+def test_a_role_where_there_are_no_columns_is_refused(source: Any, remedy: str) -> None:
+    with pytest.raises(ValueError, match=remedy):
+        read_snapshots(source, times=[0, 1], condition="batch")
+
+
+def paths(**coords: Any) -> xr.Dataset:
+    values = np.random.default_rng(0).normal(size=(3, 4, 2))
+    return xr.Dataset(
+        {"x": (("particle", "time", "feature"), values, {"units": "mm"})},
+        {"time": ("time", [0.0, 0.5, 1.0, 2.5], {"units": "h"}), "feature": ["u", "v"], **coords},
+        {"model": "SchrodingerBridge", "seed": 3, "extrapolation_from": [1.0, 2.0]},
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_trajectories_go_to_anndata_and_back(dtype: type, tmp_path: Path) -> None:
+    anndata = pytest.importorskip("anndata")
+    given = paths(condition=("particle", ["a", "b", "a"])).astype(dtype)
+
+    found = to_anndata(given)
+    found.write_h5ad(tmp_path / "a.h5ad")
+    again = anndata.read_h5ad(tmp_path / "a.h5ad")
+
+    for table in (found, again):
+        assert table.X.dtype == dtype and table.var_names.tolist() == ["u", "v"]
+        assert table.obs_names.is_unique
+        assert table.obs["particle"].tolist() == np.repeat([0, 1, 2], 4).tolist()
+        assert table.obs["time"].tolist() == [0.0, 0.5, 1.0, 2.5] * 3
+        assert table.obs["condition"].tolist() == list("aaaabbbbaaaa")
+        np.testing.assert_array_equal(table.X.reshape(3, 4, 2), given["x"])
+        kept = {"model": "SchrodingerBridge", "seed": 3, "units": "mm", "time_units": "h"}
+        assert dict(table.uns["seqdyn"]) == kept
+    data = read_snapshots(again, time="time", units="mm")
+    stacked = stack_snapshots(given.drop_vars("condition"))
+    order = np.lexsort([again.obs["particle"], again.obs["time"]])
+    np.testing.assert_array_equal(data["x"][order], stacked["x"])
+    np.testing.assert_array_equal(data["time"][order], stacked["time"])
+
+
+def test_snapshots_go_to_anndata_and_back() -> None:
+    pytest.importorskip("anndata")
+
+    found = to_anndata(wanted())
+
+    data = read_snapshots(found, time="time", units="mm")
+    xr.testing.assert_identical(data.drop_vars("cell"), wanted())
+    assert found.obs["particle"].tolist() == list(range(9))
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (xr.Dataset({"y": ("particle", [1.0])}), r"found \['y'\]"),
+        (xr.Dataset({"x": (("time", "feature"), np.ones((2, 2)))}), r"found \('time', 'feature'\)"),
+    ],
+)
+def test_what_is_no_trajectory_is_refused(given: xr.Dataset, found: str) -> None:
+    with pytest.raises(ValueError, match=rf"need 'x' with the dims.*{found}; pass what model\.infer"):
+        to_anndata(given)
+
+
+def test_without_anndata_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "anndata", None)
+
+    with pytest.raises(ImportError, match=r'pip install "seqdyn\[anndata\]"'):
+        to_anndata(paths())
 
 
 def test_what_was_read_is_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -213,6 +213,28 @@ def test_draws_and_quantiles_become_long_tables() -> None:
     assert list(bands.columns) == ["quantile", "series", "time", "y", "z"]
 
 
+def test_snapshots_and_paths_become_long_tables() -> None:
+    x = np.arange(12.0).reshape(3, 2, 2)  # (particle, time, feature)
+    labels = {"time": [0.5, 1.0], "feature": ["u", "v"], "condition": ("particle", ["a", "a", "b"])}
+    paths = xr.Dataset({"x": (("particle", "time", "feature"), x)}, labels)
+    clouds = xr.Dataset(
+        {"x": (("particle", "feature"), x[:, 0]), "weight": ("particle", [1.0, 2.0, 3.0])},
+        {"time": ("particle", [1, 0, 1])},
+    )
+
+    table, again = to_pandas(paths), to_pandas(paths.transpose("feature", "time", "particle"))
+    snapshots = to_pandas(clouds)
+
+    assert list(table.columns) == ["condition", "particle", "time", "u", "v"]
+    pd.testing.assert_frame_equal(table, again)
+    row = table[(table["particle"] == 2) & (table["time"] == 1.0)]
+    assert row[["condition", "u", "v"]].values.tolist() == [["b", 10.0, 11.0]]
+    assert list(snapshots.columns) == ["time", 0, 1, "weight"]
+    assert snapshots[["time", 0, "weight"]].values.tolist() == [[1, 0, 1], [0, 4, 2], [1, 8, 3]]
+    with pytest.raises(ValueError, match=r"holds \['image'\]; write it as netCDF, a file that ends in .nc"):
+        to_pandas(xr.Dataset({"image": ("row", [1.0])}))
+
+
 def test_padding_is_left_out_of_a_table_unless_asked_for() -> None:
     data = from_numpy([np.ones(2), np.ones(4)])
 

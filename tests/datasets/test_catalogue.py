@@ -16,7 +16,14 @@ import pytest
 import xarray as xr
 
 from seqdyn import datasets
-from seqdyn.data import check_episodes, check_sequences, check_snapshots, observed_mask
+from seqdyn.data import (
+    check_episodes,
+    check_sequences,
+    check_snapshots,
+    from_netcdf,
+    observed_mask,
+    to_netcdf,
+)
 from seqdyn.datasets import files
 from seqdyn.datasets.catalogue import RECIPES
 
@@ -59,6 +66,23 @@ SNAPSHOTS = {
     "gulf_of_mexico_benchmark": (2, {round(0.8 * i, 1): 200 for i in range(11)}),
     "pbmc": (30, dict.fromkeys(map(float, range(21)), 500)),
     "moscot_temporal": (1479, {10.0: 85, 10.5: 81, 11.0: 84}),
+    "lotka_volterra_published": (2, dict.fromkeys(map(float, range(9)), 50)),
+    "repressilator_published": (3, {0.75 * i: 50 for i in range(11)}),
+    "lotka_volterra_benchmark": (2, dict.fromkeys(map(float, range(11)), 200)),
+    "repressilator_benchmark": (3, dict.fromkeys(map(float, range(11)), 200)),
+}
+# Times that are fitted, tested at and forecast in the publications.
+SPLITS = {
+    "embryoid_body": ([0, 1, 2], [0.5, 1.5], []),
+    "hesc": ([0, 1, 3], [0.5, 1.5], []),
+    "gulf_of_mexico": ([0, 2, 4, 6, 8], [1, 3, 5, 7], []),
+    "gulf_of_mexico_small": ([0, 2, 4, 6, 8], [1, 3, 5, 7], []),
+    "gulf_of_mexico_benchmark": ([0, 1.6, 3.2, 4.8, 6.4], [0.8, 2.4, 4.0, 5.6], [7.2, 8.0]),
+    "pbmc": (range(0, 21, 2), range(1, 21, 2), []),
+    "lotka_volterra_published": ([0, 2, 4, 6, 8], [1, 3, 5, 7], []),
+    "repressilator_published": ([0, 1.5, 3, 4.5, 6, 7.5], [0.75, 2.25, 3.75, 5.25, 6.75], []),
+    "lotka_volterra_benchmark": (range(10), [10], [10]),
+    "repressilator_benchmark": (range(10), [10], [10]),
 }
 
 
@@ -170,6 +194,23 @@ def test_snapshots_have_their_times_and_particles(name: str, load) -> None:
     times, found = np.unique(data["time"].values, return_counts=True)
     assert dict(zip(times.tolist(), found.tolist(), strict=True)) == counts
     assert (np.diff(data["time"].values) >= 0).all()
+
+
+@pytest.mark.parametrize("name", SNAPSHOTS)
+def test_snapshots_name_the_published_split_in_the_order_of_time(name: str, load, tmp_path: Path) -> None:
+    if name == "moscot_temporal":
+        pytest.importorskip("anndata")
+    data = load(name)
+    times = np.unique(data["time"].values)
+    parts = ("train_index", "held_out_index", "forecast_index")
+
+    found = [times[data.attrs.get(part, [])].tolist() for part in parts]
+
+    assert found == [list(part) for part in SPLITS.get(name, ([], [], []))]
+    to_netcdf(data, tmp_path / "data.nc")
+    kept = from_netcdf(tmp_path / "data.nc").attrs
+    for part in parts:
+        assert np.atleast_1d(kept.get(part, [])).tolist() == data.attrs.get(part, [])
 
 
 def test_every_recipe_is_tested_or_has_no_recorded_checksum() -> None:

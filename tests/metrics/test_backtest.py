@@ -61,6 +61,26 @@ def evaluate(model: Any, data: xr.Dataset, **options: Any) -> xr.Dataset:
     )
 
 
+class Bridge:
+    """Remembers how it was asked to leave snapshots out."""
+
+    def leave_one_out(self, snapshots: xr.Dataset, **options: Any) -> xr.Dataset:
+        return xr.Dataset(attrs=options)
+
+
+def test_snapshots_are_left_out_with_the_options_given() -> None:
+    clouds = seqdyn.data.stack_snapshots(np.zeros((3, 4, 2)), times=[0, 1, 2])
+
+    plain = metrics.evaluate(Bridge(), clouds, seed=3)
+    few = metrics.evaluate(Bridge(), clouds, num_samples=7, max_epochs=2, progress=False)
+
+    assert plain.attrs == {"seed": 3, "progress": True}
+    assert few.attrs == {"num_samples": 7, "max_epochs": 2, "seed": None, "progress": False}
+    for option in ({"num_windows": 1}, {"prediction_length": 3}, {"keep_forecasts": True}):
+        with pytest.raises(ValueError, match=f"snapshots have no windows.*leave {next(iter(option))} out"):
+            metrics.evaluate(Bridge(), clouds, **option)
+
+
 # Windows --------------------------------------------------------------------------------------------------
 
 

@@ -72,6 +72,47 @@ def test_the_plan_is_in_the_reciprocal_class_of_the_reference(volatility: object
     torch.testing.assert_close(block, -torch.linalg.solve(move.covariance, move.matrix).mT, rtol=0, atol=1e-8)
 
 
+@pytest.mark.parametrize("rate", [1.0, 10.0, 50.0, 200.0])
+def test_ends_that_hardly_know_of_each_other(rate: float) -> None:
+    """A drift that forgets: exp(-400) of the beginning is left at the end."""
+    one = tensor([[0.3]])
+    found = gaussian_bridge(
+        tensor([2.0]), one, tensor([0.1]), one, tensor([[-rate]]), tensor([0.0]), 0.7, 2.0
+    )
+
+    decay = math.exp(-2 * rate)
+    variance = 0.49 * (1 - decay**2) / (2 * rate)
+    ratio = 0.3**2 * decay**2 / variance**2
+    expected = 2 * 0.3**2 * decay / variance / (math.sqrt(4 * ratio + 1) + 1)
+    assert float(found.cross_covariance) == pytest.approx(expected, rel=1e-10)
+    if rate > 1:  # the stationary law in between
+        assert float(found.covariance(1.0)) == pytest.approx(0.49 / (2 * rate), rel=1e-6)
+    assert found.kl > 0
+
+
+def test_rates_of_decay_may_be_far_apart() -> None:
+    fast, slow = -100.0, -0.1
+    found = gaussian_bridge(
+        tensor([2.0, 1.0]), torch.diag(tensor([0.3, 0.1])), tensor([0.1, 0.4]),
+        torch.diag(tensor([0.2, 0.3])),
+        torch.diag(tensor([fast, slow])), tensor([0.0, 0.0]), 0.7, 2.0,
+    )  # fmt: skip
+    alone = gaussian_bridge(
+        tensor([1.0]),
+        tensor([[0.1]]),
+        tensor([0.4]),
+        tensor([[0.3]]),
+        tensor([[slow]]),
+        tensor([0.0]),
+        0.7,
+        2.0,
+    )
+
+    assert_near(found.cross_covariance[1, 1], float(alone.cross_covariance), 1e-10)
+    assert_near(found.covariance(0.7)[1, 1], float(alone.covariance(0.7)), 1e-10)
+    assert_near(found.cross_covariance[0], [0.0, 0.0], 1e-10)
+
+
 def test_the_ends_are_the_marginals() -> None:
     found = plane(tensor([[-0.5, -1.5], [1.5, -0.5]]), tensor([0.2, 0.0]))
 

@@ -293,8 +293,8 @@ def test_a_ridge_shrinks_by_its_formula() -> None:
     drift.solve(x, torch.zeros(30), target, torch.ones(30))
 
     slope = float(((x - x.mean()) * target).mean() / x.var(correction=0)) / 1.5
-    assert float(drift.matrix) == pytest.approx(slope, rel=1e-10)
-    assert float(drift(x.mean(dim=0), 0.0)) == pytest.approx(float(target.mean()), rel=1e-10)
+    assert drift.matrix.item() == pytest.approx(slope, rel=1e-10)
+    assert drift(x.mean(dim=0), 0.0).item() == pytest.approx(float(target.mean()), rel=1e-10)
 
 
 @pytest.mark.parametrize("kind", ["constant", "repeated", "one state", "fewer states than features"])

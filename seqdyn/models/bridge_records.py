@@ -1,0 +1,48 @@
+"""What a fit of a bridge leaves behind for its user: parameters and how they were found."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from torch import Tensor
+
+from seqdyn.sde.process import Process
+
+__all__ = ["parameters", "volatility"]
+
+
+def parameters(process: Process, history: xr.Dataset | None) -> xr.Dataset:
+    """Parameters of a process, and their course; see ``SchrodingerBridge.reference_parameters``."""
+    values = process.named_values()
+    names = list(values)
+    found = xr.Dataset(
+        {
+            "value": ("parameter", np.array(list(values.values()), dtype=float)),
+            "volatility": (("component", "noise"), process.scale().detach().cpu().numpy()),
+        },
+        {"parameter": np.array(names, dtype=object)},
+    )
+    if history is None or "train_divergence_before" not in history:
+        return found
+    first, after = history["train_divergence_before"].values[:1], history["train_loss"].values
+    found["divergence"] = ("refinement", np.concatenate([first, after]), {"units": "nats"})
+    if names and f"train_{names[0]}" in history:
+        traces = np.stack([history[f"train_{name}"].values for name in names], axis=1)
+        unknown = np.full((1, len(names)), np.nan)
+        found["trace"] = (("refinement", "parameter"), np.concatenate([unknown, traces]))
+    return found.assign_coords(refinement=np.arange(len(after) + 1))
+
+
+def volatility(process: Process, ratio: Tensor, rested: Tensor) -> xr.Dataset:
+    """An estimated volatility; see ``SchrodingerBridge.volatility_estimate``."""
+    ratios = ratio.cpu().numpy()
+    corrected = float(process.scale().detach()[0, 0])
+    bias = float(np.exp(np.median(np.log(ratios)))) if len(ratios) else 1.0
+    return xr.Dataset(
+        {
+            "raw": corrected * bias,
+            "corrected": corrected,
+            "ratio": ("simulation", ratios),
+            "converged": ("simulation", rested.cpu().numpy().astype(bool)),
+        }
+    )

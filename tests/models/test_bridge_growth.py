@@ -1,0 +1,125 @@
+"""The growth prior: particles that multiply are not taken for particles that come from elsewhere."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from seqdyn.data import stack_snapshots
+from seqdyn.models import SchrodingerBridge
+from seqdyn.sde.drifts import Linear, Zero
+from seqdyn.sde.intervals import Snapshots, make_intervals
+
+
+def branches() -> tuple[xr.Dataset, np.ndarray]:
+    """Progenitors become one of two kinds by time 1, and from then on the upper kind doubles.
+
+    Returns:
+        The snapshots, with 40, 20 + 20 and 40 + 20 particles, and the kind of each particle.
+    """
+    generator = np.random.default_rng(0)
+
+    def around(place: float, count: int) -> np.ndarray:
+        return generator.normal(place, 0.3, (count, 1))
+
+    half = around(0.0, 20)
+    clouds = [np.concatenate([half, -half])]
+    clouds += [np.concatenate([around(2.0, count), around(-2.0, 20)]) for count in (20, 40)]
+    data = stack_snapshots(clouds, times=[0, 1, 2])
+    return data, np.where(data["x"].values[:, 0] > 0, "up", "down")
+
+
+def doubling(data: xr.Dataset) -> xr.Dataset:
+    """The same with the rate of growth of the upper kind."""
+    grows = (data["time"].values == 1) & (data["x"].values[:, 0] > 0)
+    return data.assign(growth=("particle", np.where(grows, np.log(2), 0.0)))
+
+
+def bridge(data: xr.Dataset) -> SchrodingerBridge:
+    model = SchrodingerBridge(1, 1.0, reference=Zero())
+    return model.fit(data, max_epochs=1, seed=0, enable_progress_bar=False)
+
+
+def test_fates_are_biased_towards_what_multiplies_unless_growth_is_known() -> None:
+    data, kinds = branches()
+    progenitors = {"time": data["time"].values == 0}
+    lower = (data["time"].values == 1) & (kinds == "down")
+
+    blind, aware = (bridge(part).fates(kinds)["fate"].sel(label="up") for part in (data, doubling(data)))
+
+    # Without the prior a third of the lower kind must turn into the upper one, for 2 : 1 of it at the end.
+    assert float(blind[lower].mean()) == pytest.approx(1 / 3, abs=0.01)
+    assert float(blind[progenitors["time"]].mean()) == pytest.approx(2 / 3, abs=0.01)
+    assert float(aware[lower].mean()) < 0.01
+    assert float(aware[progenitors["time"]].mean()) == pytest.approx(1 / 2, abs=0.01)
+
+
+def test_ancestors_of_the_final_population_are_not_biased_by_growth() -> None:
+    data, kinds = branches()
+    upper = (data["time"].values == 1) & (kinds == "up")
+
+    blind, aware = (bridge(part).ancestors(kinds)["ancestry"] for part in (data, doubling(data)))
+
+    assert float(blind.sel(label="up")[upper].sum()) == pytest.approx(3 / 4, abs=0.01)
+    assert float(aware.sel(label="up")[upper].sum()) > 0.99
+
+
+def test_the_population_grows_along_an_interval() -> None:
+    # The upper kind has grown by the square root of 2 halfway; nothing crosses 0 there (distance 4, noise 1).
+    data, _ = branches()
+    model = bridge(doubling(data))
+
+    x = model.marginal([0, 1.5, 2], num_samples=1000, seed=0)["x"][..., 0]
+
+    # Draws are spread evenly over the particles at the beginning of an interval, each of which has one kind.
+    share = (x > 0).mean("particle").values[1:]
+    np.testing.assert_allclose(share, [2**0.5 / (1 + 2**0.5), 2 / 3], atol=0.003)
+    assert set(np.unique(x[:, 0])) == set(data["x"].values[:40, 0])
+
+
+def test_the_first_snapshot_is_drawn_with_its_weights_not_by_its_offspring() -> None:
+    data = stack_snapshots([np.array([[-1.0], [1.0]]), np.array([[-1.0], [1.0]])], times=[0, 2])
+    data = data.assign(growth=("particle", [0.0, 1.5, 0.0, 0.0]))
+
+    x = bridge(data).marginal([0.0], num_samples=1000, seed=0)["x"]
+
+    assert float((x > 0).mean()) == pytest.approx(0.5, abs=0.002)
+
+
+@pytest.fixture(scope="module")
+def refined() -> SchrodingerBridge:
+    return refine(branches()[0])
+
+
+def refine(data: xr.Dataset) -> SchrodingerBridge:
+    model = SchrodingerBridge(1, 1.0, reference=Linear(1), num_steps=10, num_paths=20)
+    return model.fit(data, max_epochs=2, seed=0, enable_progress_bar=False)
+
+
+@pytest.mark.parametrize("rate", [0.0, -3.0, 800.0])
+def test_growth_that_is_the_same_for_all_changes_nothing(rate: float, refined: SchrodingerBridge) -> None:
+    data, kinds = branches()
+
+    grown = refine(data.assign(growth=("particle", np.full(data.sizes["particle"], rate))))
+
+    np.testing.assert_array_equal(grown.reference_parameters["value"], refined.reference_parameters["value"])
+    xr.testing.assert_identical(grown.coupling(1), refined.coupling(1))
+    xr.testing.assert_identical(grown.fates(kinds), refined.fates(kinds))
+    xr.testing.assert_identical(grown.marginal([0.5, 1.5], seed=0), refined.marginal([0.5, 1.5], seed=0))
+
+
+def test_fast_growth_does_not_overflow() -> None:
+    x = torch.zeros(2, 1, dtype=torch.float64)
+    weight, growth = torch.tensor([[0.25, 0.75], [0.5, 0.5]]), torch.tensor([[1000.0, 1000.0 - np.log(3)]])
+    snapshots = Snapshots(
+        [x, x], list(weight.double()), [growth[0].double(), growth[0].double()],
+        torch.tensor([0.0, 1.0], dtype=torch.float64), torch.tensor([0, 0]),
+    )  # fmt: skip
+
+    intervals, _ = make_intervals(snapshots)
+
+    torch.testing.assert_close(
+        intervals.source_weight[0], torch.tensor([0.5, 0.5]).double(), rtol=0, atol=1e-4
+    )
