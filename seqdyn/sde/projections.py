@@ -322,4 +322,4 @@ def _reach(half: HalfBridge, x: Tensor, fractions: Tensor) -> tuple[Tensor, Tens
     """States (F, N, C) at fractions of one interval, and at its end (N, C), of paths from x (N, C)."""
     grid = torch.cat([_grid(len(half.learned), fractions), fractions]).unique()
     states = half.run(x[None], grid)[:, 0]
-    return states[torch.searchsorted(grid, fractions)], states[-1]
+    return states[torch.searchsorted(grid, fractions.contiguous())], states[-1]
