@@ -29,10 +29,11 @@ from seqdyn.sde.sampling import pick, systematic
 from seqdyn.sde.solvers import PairSolver
 from seqdyn.sde.transition import Transition, transition_cost, whitener
 
-__all__ = ["Chain", "Reference", "bridge_paths", "is_solved", "objective"]
+__all__ = ["Chain", "Reference", "bridge_paths", "gradient", "is_solved", "objective"]
 
 _ROWS = 2000  # states for which a drift is computed at once
 _ENTRIES = 2**23  # of the cost matrices that are held at once, 64 MB
+_STATES = 20_000  # coordinates of states through which derivatives of a drift are followed at once
 _LOOSE = 1e-3  # error of its marginals above which a coupling is no solution
 _Tensors = TypeVar("_Tensors", Intervals, Transition)
 
@@ -203,7 +204,59 @@ def objective(reference: Reference, intervals: Intervals, start: Tensor | None) 
     Raises:
         NonFiniteError: If the reference has no finite transition density.
     """
-    transitions = _transitions(reference, intervals)
+    return _value(_transitions(reference, intervals), intervals, start)
+
+
+def gradient(
+    reference: Reference, intervals: Intervals, start: Tensor | None, parameters: Sequence[Tensor]
+) -> tuple[float, list[Tensor], Coupling]:
+    """L in nats, its gradient in some parameters, and the coupling: :func:`objective` in bounded memory.
+
+    Where there are many sources the transitions from all of them are found without derivatives first, then
+    again from a few at a time.
+
+    Args:
+        reference: The reference process.
+        intervals: The intervals.
+        start: Potentials g (K, M) to start from.
+        parameters: What to differentiate by; zeros come back for what has no influence.
+
+    Raises:
+        NonFiniteError: If the reference has no finite transition density.
+    """
+    count, size, width = intervals.source.shape
+    steps = reference.solver.num_steps
+    rows = max(1, _STATES // (count * width * steps)) if steps else size
+    with torch.enable_grad():
+        if rows >= size:
+            value, coupling = objective(reference, intervals, start)
+            return float(value.detach()), _gradients([value], parameters, None), coupling
+        with torch.no_grad():
+            transitions = _transitions(reference, intervals)
+        mean, covariance = transitions.mean.requires_grad_(), transitions.covariance.requires_grad_()
+        value, coupling = _value(transitions, intervals, start)
+        pulls = torch.autograd.grad(value, [mean, covariance])
+        total = [torch.zeros_like(parameter) for parameter in parameters]
+        for first in range(0, size, rows):
+            some = slice(first, first + rows)
+            found = _transitions(reference, intervals._replace(source=intervals.source[:, some]))
+            ends = [found.mean, found.covariance]
+            parts = _gradients(ends, parameters, [pull[:, some] for pull in pulls])
+            total = [one + another for one, another in zip(total, parts, strict=True)]
+    return float(value.detach()), total, coupling
+
+
+def _gradients(
+    outputs: Sequence[Tensor], parameters: Sequence[Tensor], pulls: Sequence[Tensor] | None
+) -> list[Tensor]:
+    """Gradients in the parameters, zeros where there is no influence; what parts have in common is kept."""
+    found = torch.autograd.grad(outputs, parameters, pulls, allow_unused=True, retain_graph=True)
+    pairs = zip(parameters, found, strict=True)
+    return [torch.zeros_like(parameter) if one is None else one for parameter, one in pairs]
+
+
+def _value(transitions: Transition, intervals: Intervals, start: Tensor | None) -> tuple[Tensor, Coupling]:
+    """L with its gradient in the transitions, and the coupling."""
     surrogate, couplings = transitions.mean.new_zeros(()), []
     for transition, part, cost, coupling in _groups(transitions, intervals, start):
         plan = entropic_plan(cost, part.source_weight, part.target_weight, coupling.f, coupling.g)

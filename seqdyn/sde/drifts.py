@@ -5,6 +5,7 @@ that broadcasts against ``x[..., :1]``, to velocities (..., C) in the precision 
 float64 here, are what a fit changes. It may also offer, and the ones here do where it is possible,
 
 - ``lower_bounds``: the smallest value of each parameter that has one, by name;
+- ``ridge``: the strength of a penalty on its slopes, see :mod:`seqdyn.sde.roughness`;
 - ``affine()``: the matrix (C, C) and the offset (C,) of a drift :math:`A x + c`;
 - ``solve(x, t, target, weight)``: set the parameters to the weighted least-squares solution in closed form.
 """
@@ -52,8 +53,9 @@ class Linear(nn.Module):
 
     Args:
         num_features: Number of coordinates C.
-        ridge: Penalty of a regression on :math:`(A_{ij} s_j)^2` with the standard deviations :math:`s_j` of
-            the coordinates, relative to the total weight; 0 for none.
+        ridge: Strength of the penalty on its slopes: on :math:`(A_{ij} s_j)^2` with the standard deviations
+            :math:`s_j` of the coordinates, relative to the squared misfit of velocities, see
+            :mod:`seqdyn.sde.roughness`; 0 for none.
 
     Attributes:
         matrix: A, (C, C), zero at first, in the inverse of the unit of time.

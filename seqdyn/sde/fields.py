@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
-from seqdyn._arguments import check_count, is_count
+from seqdyn._arguments import check_amount, check_count, is_count
 
 __all__ = ["GradientField", "MLPDrift", "Sum", "Time"]
 
@@ -33,13 +33,17 @@ class GradientField(nn.Module):
     Args:
         num_features: Number of coordinates C.
         hidden_sizes: Sizes of the hidden layers.
+        ridge: Strength of the penalty on its slopes, see :mod:`seqdyn.sde.roughness`; 0 for none.
 
     Raises:
-        ValueError: If a size is no whole number of at least 1.
+        ValueError: If a size is no whole number of at least 1, or the ridge is negative.
     """
 
-    def __init__(self, num_features: int, hidden_sizes: Sequence[int] = (128, 64, 64)) -> None:
+    def __init__(
+        self, num_features: int, hidden_sizes: Sequence[int] = (128, 64, 64), ridge: float = 0.0
+    ) -> None:
         super().__init__()
+        self.ridge = check_amount(ridge, "ridge")
         # A constant in the potential does not change the drift: the last layer has no bias.
         self.hidden, self.last = _layers(
             check_count(num_features, "num_features"), hidden_sizes, 1, bias=False
@@ -73,15 +77,21 @@ class MLPDrift(nn.Module):
         num_features: Number of coordinates C.
         hidden_sizes: Sizes of the hidden layers.
         time_input: Whether the drift may depend on time.
+        ridge: Strength of the penalty on its slopes, see :mod:`seqdyn.sde.roughness`; 0 for none.
 
     Raises:
-        ValueError: If a size is no whole number of at least 1.
+        ValueError: If a size is no whole number of at least 1, or the ridge is negative.
     """
 
     def __init__(
-        self, num_features: int, hidden_sizes: Sequence[int] = (64, 64), time_input: bool = False
+        self,
+        num_features: int,
+        hidden_sizes: Sequence[int] = (64, 64),
+        time_input: bool = False,
+        ridge: float = 0.0,
     ) -> None:
         super().__init__()
+        self.ridge = check_amount(ridge, "ridge")
         size = check_count(num_features, "num_features")
         self.time_input = bool(time_input)
         self.hidden, self.last = _layers(size + self.time_input, hidden_sizes, size)

@@ -1,8 +1,9 @@
 r"""Refit of a reference to the bridge that it is the reference of: the other half of the alternation.
 
-Two steps, neither of which may raise the objective L. First a regression on paths of the bridge, which are
-the missing data of an EM algorithm: robust far from the solution, slow near it. Then a few quasi-Newton steps
-on L itself, with the bridge solved anew at each: fast near the solution.
+Two steps, neither of which may raise the objective: L, and the penalty of drifts that have one
+(:mod:`seqdyn.sde.roughness`). First a regression on paths of the bridge, which are the missing data of an EM
+algorithm: robust far from the solution, slow near it. Then a few quasi-Newton steps on the objective itself,
+with the bridge solved anew at each: fast near the solution.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import torch
 from scipy.optimize import minimize
-from torch import nn
+from torch import Tensor, nn
 
 from seqdyn.errors import NonFiniteError
-from seqdyn.sde.chain import Chain, is_solved, objective
+from seqdyn.sde.chain import Chain, Reference, gradient, is_solved
+from seqdyn.sde.intervals import Intervals
 from seqdyn.sde.process import Process
 from seqdyn.sde.projections import ProjectedChain
 from seqdyn.sde.regression import (
@@ -31,13 +33,14 @@ from seqdyn.sde.regression import (
     sensitivities,
     set_parameters,
 )
+from seqdyn.sde.roughness import has_ridge, on_snapshots
 from seqdyn.sde.solvers import Affine, PairSolver
 
 __all__ = ["BridgePaths", "Refinement", "can_descend", "descend", "frozen", "refine", "regress"]
 
 _HALVINGS = 4
 _EVALUATIONS = 20  # of L, in the quasi-Newton steps of one refinement
-_FEW_EVALUATIONS = 5  # in the volatility alone
+_MANY_EVALUATIONS = 50  # for a network, which needs more of them in a row
 _FACTOR_SCALE = 0.3  # of the logarithm of the volatility, for the quasi-Newton steps
 _POINTS = 200  # states at which the scales of other parameters are found
 _AnyChain = TypeVar("_AnyChain", Chain, ProjectedChain)
@@ -62,14 +65,14 @@ class Refinement(NamedTuple):
 
 
 def can_descend(process: Process, solver: PairSolver) -> bool:
-    """Whether L itself is minimised, not only regressions made: few parameters, or an exact transition."""
+    """Whether quasi-Newton steps lead all the way to a minimum: few parameters, or an exact transition."""
     return len(get_parameters(process)) <= FEW or isinstance(solver, Affine)
 
 
 def refine(
     process: Process, solver: PairSolver, chain: _AnyChain, settings: Refinement, *, regression: bool
 ) -> tuple[_AnyChain, float]:
-    """Change the parameters of a process so that the bridge is nearer to it; L never rises.
+    """Change the parameters of a process so that the bridge is nearer to it; the objective never rises.
 
     For a chain of half-bridges, which has no gradient, by the regression alone.
 
@@ -81,24 +84,20 @@ def refine(
         regression: Whether to begin with a regression on paths.
 
     Returns:
-        The chain of the changed process, and by how much the regression lowered L in nats.
+        The chain of the changed process, and by how much the regression lowered the objective in nats.
     """
     gain = 0.0
     if len(get_parameters(process)) == 0:
         return chain, gain
     if regression:
         network = NetworkFit(settings.network_steps, settings.learning_rate, settings.weight_decay)
-        found = regress(process, solver, chain, settings.num_paths, settings.num_steps, network)
-        gain = float((chain.value - found.value).sum())
-        chain = found
+        before = _objective(chain)
+        chain = regress(process, solver, chain, settings.num_paths, settings.num_steps, network)
+        gain = before - _objective(chain)
     if not isinstance(chain, Chain):
         return chain, gain
-    if can_descend(process, solver):
-        return descend(process, solver, chain, _EVALUATIONS), gain
-    if hasattr(process, "log_factor"):  # which a regression of the drift does not touch
-        with frozen(parameter for _, parameter in free_parameters(process.drift)):
-            chain = descend(process, solver, chain, _FEW_EVALUATIONS)
-    return chain, gain
+    evaluations = _EVALUATIONS if can_descend(process, solver) else _MANY_EVALUATIONS
+    return descend(process, solver, chain, evaluations), gain
 
 
 @contextlib.contextmanager
@@ -124,12 +123,12 @@ def regress(
 ) -> _AnyChain:
     """Fit the drift to paths of the bridge, and solve the bridge anew.
 
-    A step that raises L is halved up to four times, then not taken.
+    A step that raises the objective is halved up to four times, then not taken.
 
     Returns:
         The chain of the new reference; the given one if nothing was found.
     """
-    before = get_parameters(process)
+    before, value = get_parameters(process), _objective(chain)
     fit_drift(chain.reference.drift, *chain.paths(num_paths, num_steps), chain.reference.noise, network)
     change = get_parameters(process) - before
     if not change.any():
@@ -137,7 +136,7 @@ def regress(
     for halving in range(_HALVINGS + 1):
         set_parameters(process, before + change / 2**halving)
         found = _solved(process, solver, chain)
-        if found is not None and float(found.value.sum()) < float(chain.value.sum()):
+        if found is not None and _objective(found) < value:
             return found
     set_parameters(process, before)
     return chain
@@ -152,8 +151,20 @@ def _solved(process: Process, solver: PairSolver, chain: _AnyChain) -> _AnyChain
     return found if found.is_solved else None
 
 
+@torch.no_grad()
+def _objective(chain: Chain | ProjectedChain) -> float:
+    """L and the penalty of the drift in nats; the chain is that of the parameters as they are now."""
+    return float(chain.value.sum()) + float(_penalty(chain.reference, chain.intervals))
+
+
+def _penalty(reference: Reference, intervals: Intervals) -> Tensor:
+    if not has_ridge(reference.drift):
+        return reference.noise.new_zeros(())
+    return on_snapshots(reference.drift, reference.noise, intervals)
+
+
 def descend(process: Process, solver: PairSolver, chain: Chain, max_evaluations: int) -> Chain:
-    """Lower L by a quasi-Newton method with bounds; never raises it.
+    """Lower the objective by a quasi-Newton method with bounds; never raises it.
 
     Returns:
         The chain of the new reference.
@@ -172,15 +183,15 @@ def descend(process: Process, solver: PairSolver, chain: Chain, max_evaluations:
 
 
 class _Descent:
-    """L and its gradient as a function of the parameters in units of their scales; keeps the best point."""
+    """Objective and gradient over the parameters in units of their scales; keeps the best point."""
 
     def __init__(self, process: Process, solver: PairSolver, chain: Chain) -> None:
         values = get_parameters(process)
-        self.scale = _scales(process, chain)
+        self.scale = _scales(process, solver, chain)
         self.start = self.best = values / self.scale
         lowest = bounds_of(process) / self.scale
         self.bounds = [(None if bound == -np.inf else bound, None) for bound in lowest]
-        self.value, self.potentials = float(chain.value.sum()), chain.coupling.g
+        self.value, self.potentials = _objective(chain), chain.coupling.g
         self._process, self._solver, self._intervals = process, solver, chain.intervals
         # Where there is no bridge: high enough to step back from, low enough for the line search to
         # interpolate, which it does not do from infinity.
@@ -191,26 +202,29 @@ class _Descent:
         parameters = [p for _, p in free_parameters(self._process)]
         try:
             with torch.enable_grad():
-                value, coupling = objective(
-                    self._process.reference(self._solver, frozen=False), self._intervals, self.potentials
-                )
-                gradients = torch.autograd.grad(value, parameters, allow_unused=True)
+                reference = self._process.reference(self._solver, frozen=False)
+                more = _penalty(reference, self._intervals)
+                extra = torch.autograd.grad(more, parameters, allow_unused=True) if more.requires_grad else []
+            value, gradients, coupling = gradient(reference, self._intervals, self.potentials, parameters)
         except NonFiniteError:
             return self._wall, np.zeros_like(point)
         if not is_solved(coupling):
             return self._wall, np.zeros_like(point)
-        found = float(value.detach())
+        found = value + float(more.detach())
         if found < self.value:
             self.value, self.best, self.potentials = found, point.copy(), coupling.g
-        parts = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
-        gradient = torch.cat([part.reshape(-1) for part in parts]).double().cpu().numpy()
-        return found, gradient * self.scale
+        if extra:
+            pairs = zip(gradients, extra, strict=True)
+            gradients = [part if one is None else part + one for part, one in pairs]
+        slope = torch.cat([part.reshape(-1) for part in gradients]).double().cpu().numpy()
+        return found, slope * self.scale
 
 
-def _scales(process: Process, chain: Chain) -> np.ndarray:
+def _scales(process: Process, solver: PairSolver, chain: Chain) -> np.ndarray:
     """For each parameter the change that matters: by about one nat, were it the only one.
 
-    With them the search is the same in all units. A parameter without influence has its size.
+    With them the search is the same in all units. A parameter without influence has its size, and so have
+    those of a network, which are too many to ask.
     """
     intervals, drift = chain.intervals, chain.reference.drift
     shares = intervals.source_weight * intervals.duration[:, None]
@@ -220,7 +234,9 @@ def _scales(process: Process, chain: Chain) -> np.ndarray:
     parts, values = [], get_parameters(process)
     if hasattr(process, "log_factor") and process.log_factor.requires_grad:
         parts.append(np.array([1 / _FACTOR_SCALE]))
-    if free_parameters(drift):
+    if not can_descend(process, solver):
+        parts.append(np.zeros(len(values) - len(parts)))
+    elif free_parameters(drift):
         weight = weight[some] * weight.sum() / weight[some].sum()
         parts.append(sensitivities(drift, x[some], t[some], weight, chain.reference.noise))
     matters = np.concatenate(parts)

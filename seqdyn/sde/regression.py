@@ -4,7 +4,7 @@ r"""Fit the parameters of a drift to velocities: weighted least squares in the m
 
 which is maximum likelihood for paths of the process (Girsanov). A drift with a closed form of its own uses
 it; one with few parameters is solved by bounded Gauss-Newton, in one step where it is linear in them; a
-network by Adam.
+network by Adam, which also minds the penalty of a drift that has one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from scipy.optimize import least_squares
 from torch import Tensor, nn
 from torch.func import functional_call, jacfwd
 
+from seqdyn.sde.roughness import has_ridge, penalty
 from seqdyn.sde.transition import whitener
 
 __all__ = [
@@ -33,6 +34,8 @@ __all__ = [
 ]
 
 FEW = 64  # parameters up to which the full Jacobian is taken
+_GAUSS_NEWTON_STEPS = 50  # a small network would go on for thousands
+_POINTS = 300  # states at which a penalty is evaluated
 
 
 class NetworkFit(NamedTuple):
@@ -162,6 +165,7 @@ def _gauss_newton(
         jac=lambda values: jacfwd(residuals)(tensor(values)).detach().cpu().numpy(),
         bounds=(lower, np.inf),
         x_scale=np.maximum(np.abs(start), 1.0),
+        max_nfev=_GAUSS_NEWTON_STEPS,
     )
     set_parameters(drift, found.x)
 
@@ -213,9 +217,13 @@ def _adam(
     optimizer = torch.optim.AdamW(
         [p for _, p in free_parameters(drift)], lr=network.learning_rate, weight_decay=network.weight_decay
     )
+    some = slice(None, None, -(-len(x) // _POINTS))
+    share, is_penalised = weight[some, 0] / weight[some].sum(), has_ridge(drift)
     with torch.enable_grad():
         for _ in range(network.num_steps):
             optimizer.zero_grad()
             loss = (((drift(x, t) - target) @ inverse.mT).square() * weight).sum()
+            if is_penalised:
+                loss = loss + 2 * penalty(drift, x[some], t[some], share, noise)
             loss.backward()
             optimizer.step()

@@ -15,7 +15,13 @@ __all__ = ["Affine", "AffineDrift", "Linearized", "PairSolver"]
 
 
 class PairSolver(Protocol):
-    """Transition densities and pinned paths of a drift with noise of covariance S per unit of time."""
+    """Transition densities and pinned paths of a drift with noise of covariance S per unit of time.
+
+    Attributes:
+        num_steps: Steps in which a state is followed through an interval; 0 if it is not, but moved at once.
+    """
+
+    num_steps: int
 
     def transitions(self, drift: nn.Module, noise: Tensor, intervals: Intervals) -> Transition:
         """Transitions of all sources over their intervals, differentiable in the drift's parameters."""
@@ -88,6 +94,8 @@ class Linearized:
 
 class Affine:
     """Exact transitions and pinned paths of a drift that offers ``affine()``."""
+
+    num_steps = 0
 
     def transitions(self, drift: nn.Module, noise: Tensor, intervals: Intervals) -> Transition:
         matrix, offset = affine_of(drift, noise)

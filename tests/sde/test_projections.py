@@ -179,7 +179,7 @@ def test_groups_that_part(make_intervals_of: MakeIntervals) -> None:
     # An affine drift would leave a normal cloud, with two fifths of it between the groups.
     assert (first.abs() < 1).double().mean() < 0.1
     assert (first > 0).double().mean() == pytest.approx(0.5, abs=0.05)
-    # Some paths stay between the groups: 1.85 to 1.87 and .48 to .50 in four data sets, where 2 and .2 are right.
+    # Some paths stay between the groups: 1.85-1.87 and .48-.50 in four data sets, where 2 and .2 are right.
     assert first.abs().mean() == pytest.approx(2, abs=0.2) and first.abs().std() < 0.6
 
 
