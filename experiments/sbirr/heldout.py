@@ -36,6 +36,7 @@ ORDER = (
     "brownian",
     "ipf",
     "linear",
+    "static_true",
     "static",
     "truth",
     "floor",

@@ -17,7 +17,9 @@ from seqdyn.data.schema import FEATURE, X, check_snapshots
 from seqdyn.ot.exact import exact_cost
 from seqdyn.sde import drifts
 from seqdyn.sde.intervals import Intervals
+from seqdyn.sde.methods import Couplings, Method, Projections
 from seqdyn.sde.noise import volatility_matrix
+from seqdyn.sde.projections import Settings, least_paths
 from seqdyn.sde.solvers import AffineDrift
 
 __all__ = [
@@ -27,11 +29,12 @@ __all__ = [
     "check_data",
     "check_settings",
     "first_volatility",
+    "method_of",
     "plain_volatility",
     "reference_of",
 ]
 
-SOLVERS = ("static", "linear")
+SOLVERS = ("static", "linear", "ipf")
 COORDINATES = ("raw", "log")
 ESTIMATE = "estimate"
 
@@ -108,9 +111,21 @@ def check_settings(hparams: Any) -> None:
             )
         if hparams.coordinates == "log":
             raise ValueError("choose one: coordinates='log', or num_components= of the features as they are.")
+    size = hparams.num_features if hparams.num_components is None else hparams.num_components
     if hparams.volatility != ESTIMATE:
-        size = hparams.num_features if hparams.num_components is None else hparams.num_components
         _check_volatility(hparams.volatility, size, hparams.coordinates)
+    for name in ("num_projections", "projection_paths"):
+        check_count(hparams[name], name)
+    if hparams.solver == "ipf":
+        _check_projections(hparams, size)
+
+
+def method_of(hparams: Any, seed: int) -> Method:
+    """How a bridge with these hyperparameters is found; noise that this takes has the seed given."""
+    if hparams.solver != "ipf":
+        return Couplings()
+    settings = Settings(hparams.num_projections, hparams.num_steps, hparams.projection_paths)
+    return Projections(settings, max(seed, 0))
 
 
 def check_reference(drift: nn.Module, size: int, hparams: Any) -> None:
@@ -129,6 +144,16 @@ def check_reference(drift: nn.Module, size: int, hparams: Any) -> None:
             f"solver='linear' needs a reference A x + c in raw coordinates, got {type(drift).__name__} in "
             f"{hparams.coordinates}; use solver='static'."
         )
+
+
+def _check_projections(hparams: Any, size: int) -> None:
+    if hparams.volatility == ESTIMATE:
+        raise ValueError(
+            "solver='ipf' cannot estimate the volatility, of which half-bridges know no gradient; give a "
+            "number, or estimate it with solver='static'."
+        )
+    hint = f"solver='ipf' needs as many for {size} coordinates; or lower num_components"
+    check_count(hparams.projection_paths, "projection_paths", least=least_paths(size), hint=hint)
 
 
 def _check_volatility(volatility: Any, size: int, coordinates: str) -> None:

@@ -19,6 +19,7 @@ from seqdyn.rng import ambient_seed, fork_rng
 from seqdyn.sde.chain import Chain, Reference
 from seqdyn.sde.integrate import simulate
 from seqdyn.sde.intervals import Snapshots
+from seqdyn.sde.methods import AnyChain
 from seqdyn.sde.sampling import systematic
 
 __all__ = ["BridgeView", "Facts"]
@@ -54,7 +55,7 @@ class BridgeView:
 
     def __init__(
         self,
-        chain: Chain,
+        chain: AnyChain,
         snapshots: Snapshots,
         sources: list[int],
         labels: list[Any],
@@ -366,6 +367,29 @@ class BridgeView:
             raise ValueError(f"say which condition= is meant, of {self.labels}.")
         return codes[0]
 
+    def coupled(self, what: str) -> Chain:
+        """The chain, where it couples particles.
+
+        Raises:
+            ValueError: If it joins clouds as a whole.
+        """
+        if not isinstance(self.chain, Chain):
+            raise ValueError(
+                f"solver='ipf' has no {what}: its half-bridges join clouds, not one particle to another; fit "
+                "a model with solver='static'."
+            )
+        return self.chain
+
+    def record(self) -> xr.Dataset:
+        """How each interval was solved; see ``SchrodingerBridge.convergence``."""
+        start = self._times[self._sources]
+        coords = {"start": ("interval", start), "end": ("interval", self._times[self._sources + 1])}
+        values = {"divergence": self.chain.value, "marginal_error": self.chain.error}
+        if self.labels:
+            names = [self.labels[code] for code in self._conditions[self._sources]]
+            coords[CONDITION] = ("interval", np.array(names, dtype=object))
+        return self.dataset({name: ("interval", value) for name, value in values.items()}, coords)
+
     def coupling(self, interval: int, condition: Any) -> xr.DataArray:
         """Coupling of an interval; see ``SchrodingerBridge.coupling``."""
         code = self._one(condition)
@@ -379,7 +403,7 @@ class BridgeView:
         number = intervals[interval]
         source = int(self._sources[number])
         sizes = [len(self.snapshots.x[source]), len(self.snapshots.x[source + 1])]
-        plan = self.chain.plan(number)[: sizes[0], : sizes[1]].cpu().numpy()
+        plan = self.coupled("couplings").plan(number)[: sizes[0], : sizes[1]].cpu().numpy()
         names = self.names_of(source), self.names_of(source + 1)
         return xr.DataArray(
             plan,
@@ -395,10 +419,11 @@ class BridgeView:
         The last is the law of the next particle given each, whose rows have the sum 1; unlike the coupling it
         is there for particles without weight too.
         """
+        chain = self.coupled("fates and ancestors")
         for number in self.intervals_of(code):
             source = int(self._sources[number])
             rows, columns = len(self.snapshots.x[source]), len(self.snapshots.x[source + 1])
-            plan, onward = self.chain.plan(number), self.chain.onward(number)
+            plan, onward = chain.plan(number), chain.onward(number)
             yield source, plan[:rows, :columns].cpu().numpy(), onward[:rows, :columns].cpu().numpy()
 
     def dataset(self, values: dict[str, Any], coords: dict[str, Any]) -> xr.Dataset:

@@ -56,16 +56,16 @@ from seqdyn.models.bridge_settings import (
     check_reference,
     check_settings,
     first_volatility,
+    method_of,
     plain_volatility,
     reference_of,
 )
 from seqdyn.models.bridge_view import BridgeView, Facts
 from seqdyn.nn.working import WorkingSpace
-from seqdyn.ot.coupling import Coupling
 from seqdyn.rng import ambient_seed, fork_rng
-from seqdyn.sde.chain import Chain, objective
 from seqdyn.sde.drifts import Zero
 from seqdyn.sde.intervals import Intervals, Snapshots, make_intervals
+from seqdyn.sde.methods import AnyChain, Method
 from seqdyn.sde.noise import volatility_matrix
 from seqdyn.sde.process import Process
 from seqdyn.sde.refit import Refinement, can_descend, refine
@@ -82,8 +82,7 @@ logger = logging.getLogger("seqdyn")
 
 # Buffers whose sizes are those of the training data.
 _SIZED = ("snapshot_x", "snapshot_time", "snapshot_weight", "snapshot_growth", "snapshot_condition",
-          "snapshot_particle", "source_potential", "target_potential", "volatility_ratio",
-          "volatility_rested")  # fmt: skip
+          "snapshot_particle", "solution", "volatility_ratio", "volatility_rested")  # fmt: skip
 _WHOLE = ("snapshot_condition", "snapshot_particle", "volatility_rested")
 
 
@@ -109,7 +108,15 @@ class SchrodingerBridge(Model):
         solver: ``"static"`` couples snapshots by the reference's transition density and fills in pinned
             paths: exactly where the reference says that it is linear (``affine()``), else in the linear noise
             approximation and by guided proposals. ``"linear"`` is the same, but refuses references for which
-            it would not be exact.
+            it would not be exact. ``"ipf"``, the published way, needs no transition density: it alternates
+            half-bridges, whose drifts are learned from simulated paths by Gaussian processes, and refits the
+            reference by regressions alone. It takes some ten times as long; it knows a cloud by its mean,
+            its covariance and fifty of its particles, so that clouds in a few groups or on a curve are met
+            but for some paths in between, and many small groups are blurred. A path of :meth:`infer` goes
+            through a particle of one snapshot, and only near those of the others. There are no couplings of
+            particles, hence no :meth:`fates`, :meth:`ancestors`, :meth:`coupling` and :meth:`bootstrap`, and
+            the volatility must be given. Half-bridges that do not meet are warned of, see
+            :attr:`convergence`.
         coordinates: ``"raw"``, or ``"log"`` for noise proportional to the state, σ x dW; σ is then relative.
         num_components: Work on so many principal components of the features, found in the training
             snapshots; the reference then acts on components. All verbs still answer in features, dense: 100
@@ -123,6 +130,8 @@ class SchrodingerBridge(Model):
         weight_decay: Of these.
         num_simulations: Simulations by which an estimated volatility is corrected for the size of the clouds;
             0 for none.
+        num_projections: Pairs of half-bridges of ``solver="ipf"``, after those with more noise than there is.
+        projection_paths: Paths in each interval from which it learns a half-bridge.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -137,8 +146,7 @@ class SchrodingerBridge(Model):
     snapshot_growth: Tensor
     snapshot_condition: Tensor
     snapshot_particle: Tensor
-    source_potential: Tensor
-    target_potential: Tensor
+    solution: Tensor
     volatility_ratio: Tensor
     volatility_rested: Tensor
     path_seed: Tensor
@@ -161,6 +169,8 @@ class SchrodingerBridge(Model):
         learning_rate: float = 1e-2,
         weight_decay: float = 0.0,
         num_simulations: int = 8,
+        num_projections: int = 10,
+        projection_paths: int = 400,
     ) -> None:
         super().__init__()
         check_kind(reference)
@@ -198,11 +208,11 @@ class SchrodingerBridge(Model):
     def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Divergence of the bridge from the reference in nats, up to a constant of neither.
 
-        Its gradient is that in the parameters of the reference.
+        Its gradient is that in the parameters of the reference; with ``solver="ipf"`` it has none.
         """
         intervals, _ = make_intervals(self._working(batch))
-        value, _ = objective(self.process.reference(self._solver(), frozen=False), intervals, None)
-        return {"loss": value}
+        reference = self.process.reference(self._solver(), frozen=False)
+        return {"loss": self._method().loss(reference, intervals)}
 
     def on_fit_start(self) -> None:
         if any(isinstance(callback, AverageWeights) for callback in self.trainer.callbacks):
@@ -258,7 +268,7 @@ class SchrodingerBridge(Model):
         losses = {
             "loss": chain.value.sum(),
             "divergence_before": chain.value.new_tensor(start),
-            "marginal_error": chain.coupling.error.max(),
+            "marginal_error": chain.error.max(),
         }
         losses |= {name: chain.value.new_tensor(number) for name, number in self._scalars().items()}
         return self._log("train", {TIME: batch[TIME]}, losses)
@@ -270,7 +280,7 @@ class SchrodingerBridge(Model):
 
     def _correct_volatility(self) -> None:
         """Take out of the volatility what simulations say it is too large by, and refit the rest."""
-        solver, snapshots = self._solver(), self._snapshots()
+        solver, view = self._solver(), self.view()
         if not can_descend(self.process, solver):
             logger.warning(
                 "the volatility is not corrected for the size of the clouds, which needs a reference that is "
@@ -281,8 +291,8 @@ class SchrodingerBridge(Model):
         found = bridge_uncertainty.corrected(
             self.process,
             solver,
-            snapshots,
-            self.target_potential,
+            view.snapshots,
+            view.coupled("estimate of the volatility").coupling.g,
             self.hparams.num_simulations,
             self.hparams.num_steps,
         )
@@ -290,9 +300,9 @@ class SchrodingerBridge(Model):
         self.volatility_rested = torch.as_tensor(found.rested, device=self.device).long()
         self._keep(found.chain)
 
-    def _keep(self, chain: Chain) -> None:
-        """Keep the potentials and the divergence of a chain with the weights."""
-        self.source_potential, self.target_potential = chain.coupling.f, chain.coupling.g
+    def _keep(self, chain: AnyChain) -> None:
+        """Keep the solution and the divergence of a chain with the weights."""
+        self.solution = chain.solution
         self.last_value.fill_(float(chain.value.sum()))
 
     def _stop_when_calm(self, value: float, before: np.ndarray) -> None:
@@ -313,11 +323,12 @@ class SchrodingerBridge(Model):
         numbers = self.process.named_values()
         return numbers if len(numbers) <= FEW else {}
 
-    def _resume(self, intervals: Intervals) -> Chain:
-        """The chain of the reference as it is, from the last potentials if there are any."""
-        reference = self.process.reference(self._solver())
-        matches = self.target_potential.shape == intervals.target_weight.shape
-        return Chain(reference, intervals, start=self.target_potential if matches else None)
+    def _resume(self, intervals: Intervals) -> AnyChain:
+        """The chain of the reference as it is: that of the last refinement, solved anew before the first."""
+        reference, method = self.process.reference(self._solver()), self._method()
+        if math.isfinite(float(self.last_value)):
+            return method.restore(reference, intervals, self.solution)
+        return method.solve(reference, intervals, self.solution)
 
     def _remember(self, batch: dict[str, Any]) -> None:
         """Keep the training snapshots with the weights."""
@@ -719,7 +730,7 @@ class SchrodingerBridge(Model):
                 process,
                 self._solver(),
                 view.snapshots,
-                view.chain.coupling.g,
+                view.coupled("bootstrap").coupling.g,
                 num_replicates,
                 level,
                 progress,
@@ -745,6 +756,20 @@ class SchrodingerBridge(Model):
                 f"the volatility was given, as {self.hparams.volatility}; nothing was estimated."
             )
         return bridge_records.volatility(self.process, self.volatility_ratio, self.volatility_rested)
+
+    @property
+    def convergence(self) -> xr.Dataset:
+        """How well the bridge of each interval was solved.
+
+        ``divergence (interval)`` from the reference in nats, and ``marginal_error (interval)``: the mass by
+        which a coupling misses the weights of its snapshots; of ``solver="ipf"`` how far half-bridges end
+        from a snapshot, by their means and covariances, in units of its spread and the noise together. There
+        a tenth is sampling, and a half no bridge. Coordinates ``start`` and ``end`` are times.
+
+        Raises:
+            NotFittedError: If the model was neither fitted nor loaded.
+        """
+        return self.view().record()
 
     @property
     def divergence(self) -> Tensor:
@@ -787,10 +812,9 @@ class SchrodingerBridge(Model):
             NotFittedError: If the model was neither fitted nor loaded.
         """
         self.require_fitted()
-        found = (self.source_potential, self.target_potential)
         labels = (self.data_info or {}).get("conditions") or []
         particles = [part.cpu().numpy() for part in self.snapshot_particle.split(self._boundaries())]
-        return self._bridge(self._snapshots(), labels, potentials=found, particles=particles)
+        return self._bridge(self._snapshots(), labels, solution=self.solution, particles=particles)
 
     def _snapshots(self) -> Snapshots:
         """The training snapshots in working coordinates."""
@@ -810,21 +834,19 @@ class SchrodingerBridge(Model):
         snapshots: Snapshots,
         labels: list[Any],
         *,
-        potentials: tuple[Tensor, Tensor] | None = None,
+        solution: Tensor | None = None,
         particles: list[np.ndarray] | None = None,
     ) -> BridgeView:
         model = self if self.dtype == torch.float64 else copy.deepcopy(self).double()
         x, weight, growth = ([part.double() for part in parts] for parts in snapshots[:3])
         snapshots = Snapshots(x, weight, growth, snapshots.time.double(), snapshots.condition)
         intervals, sources = make_intervals(snapshots)
-        coupling = None
-        if potentials is not None:
-            f, g = (part.double() for part in potentials)
-            nothing = f.new_zeros(len(f))
-            coupling = Coupling(f, g, nothing, nothing, 0)
-        chain = Chain(model.process.reference(self._solver()), intervals, coupling=coupling)
-        if coupling is None:
+        reference, method = model.process.reference(self._solver()), self._method()
+        if solution is None:
+            chain = method.solve(reference, intervals)
             _warn_if_unsolved(chain)
+        else:
+            chain = method.restore(reference, intervals, solution.double())
         return BridgeView(
             chain,
             snapshots,
@@ -854,17 +876,14 @@ class SchrodingerBridge(Model):
         is_affine = isinstance(self.process.drift, AffineDrift | Zero)
         return Affine() if is_affine and not self.space.log else Linearized(self.hparams.num_steps)
 
+    def _method(self) -> Method:
+        return method_of(self.hparams, int(self.path_seed))
+
     def _check_data(self, data: xr.Dataset, min_times: int = 2) -> None:
         known = (self.data_info or {}).get("features")
         check_data(data, self.hparams.num_features, known, self.space.log, min_times)
 
 
-def _warn_if_unsolved(chain: Chain) -> None:
+def _warn_if_unsolved(chain: AnyChain) -> None:
     if not chain.is_solved:
-        warnings.warn(
-            f"the coupling of two snapshots misses their weights by {float(chain.coupling.error.max()):.2g} "
-            "of the mass: the noise is too small against the distances for float64. Raise the volatility, or "
-            "drop particles that are far from all others.",
-            ConvergenceWarning,
-            stacklevel=2,
-        )
+        warnings.warn(chain.complaint, ConvergenceWarning, stacklevel=2)

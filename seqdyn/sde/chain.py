@@ -87,6 +87,28 @@ class Chain:
         """Whether every coupling has its marginals, to a thousandth of the mass; else L is too low."""
         return is_solved(self.coupling)
 
+    @property
+    def complaint(self) -> str:
+        """What is wrong with a bridge that is not solved, and what to do."""
+        return (
+            f"the coupling of two snapshots misses their weights by {float(self.error.max()):.2g} of the "
+            "mass: the noise is too small against the distances for float64. Raise the volatility, or drop "
+            "particles that are far from all others."
+        )
+
+    @property
+    def solution(self) -> Tensor:
+        """What was found, a row of numbers for each interval, for :meth:`restored`."""
+        f, g, value, error, _ = self.coupling
+        return torch.cat([torch.stack([error, value], dim=1), f, g], dim=1)
+
+    @classmethod
+    def restored(cls, reference: Reference, intervals: Intervals, solution: Tensor) -> Chain:
+        """The bridge of a reference that has this solution."""
+        error, value = solution[:, 0], solution[:, 1]
+        f, g = solution[:, 2:].split([part.shape[1] for part in intervals[:2]], dim=1)
+        return cls(reference, intervals, coupling=Coupling(f, g, value, error, 0))
+
     def cost(self, index: int) -> Tensor:
         """Costs of one interval in nats, (N, M) with padding; made anew, for all together fill the memory."""
         only = slice(index, index + 1)

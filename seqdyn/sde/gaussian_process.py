@@ -59,6 +59,19 @@ class GaussianProcess(NamedTuple):
         """The process of one cloud, as a batch of one."""
         return GaussianProcess(*(part[index : index + 1] for part in self))
 
+    def packed(self) -> Tensor:
+        """The processes of K clouds as rows of numbers, (K, P)."""
+        return torch.cat([part.reshape(len(part), -1) for part in self], dim=1)
+
+    @classmethod
+    def unpacked(cls, rows: Tensor, size: int) -> GaussianProcess:
+        """The processes that were packed as rows (K, P), of so many coordinates C."""
+        known = size + size**2 + (1 + size) * size + 1
+        num_centres = (rows.shape[1] - known) // (2 * size)
+        shapes = [(1, size), (size, size), (1 + size, size), (num_centres, size), (num_centres, size), ()]
+        parts = rows.double().split([math.prod(shape) for shape in shapes], dim=1)
+        return cls(*(part.reshape(-1, *shape) for part, shape in zip(parts, shapes, strict=True)))
+
 
 def fit_process(
     x: Tensor,

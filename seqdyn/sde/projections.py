@@ -33,12 +33,13 @@ from seqdyn._arguments import check_count
 from seqdyn.errors import NonFiniteError
 from seqdyn.rng import ambient_seed, fork_rng
 from seqdyn.sde.chain import Reference, bridge_paths
+from seqdyn.sde.gaussian_process import GaussianProcess
 from seqdyn.sde.half_bridges import HalfBridge, reversal
 from seqdyn.sde.intervals import Intervals
 from seqdyn.sde.regression import BridgePaths
 from seqdyn.sde.sampling import systematic
 
-__all__ = ["ProjectedChain", "project"]
+__all__ = ["ProjectedChain", "Settings", "least_paths", "project"]
 
 _COOLINGS = 10  # most of them
 _COOLING = 4.0  # factor from one noise to the next
@@ -47,14 +48,27 @@ _WARM_NATS = 3.0  # half the squared way to go, in units of the noise, at which 
 
 
 class Settings(NamedTuple):
-    """How a bridge is projected, see :func:`project`."""
+    """How a bridge is projected.
 
-    num_projections: int
-    num_steps: int
-    num_paths: int
-    num_centres: int
-    refill: bool
-    anneal: bool
+    Attributes:
+        num_projections: Pairs of half-bridges, after the first one and those with more noise.
+        num_steps: Equal time steps in each interval.
+        num_paths: Paths from which each half-bridge is learned; more make it more accurate.
+        num_centres: Centres of each regression, see :func:`seqdyn.sde.gaussian_process.fit_process`.
+        refill: Whether to draw paths anew between their ends; ``False`` is the published form, which drifts
+            away from the reference over the projections.
+        anneal: Whether to begin with more noise where the half-bridges would not meet.
+    """
+
+    num_projections: int = 10
+    num_steps: int = 50
+    num_paths: int = 400
+    num_centres: int = 50
+    refill: bool = True
+    anneal: bool = True
+
+
+_DEFAULTS = Settings()
 
 
 class ProjectedChain:
@@ -70,6 +84,7 @@ class ProjectedChain:
         backward: The process from its targets, likewise.
         settings: How they were found.
         seed: Seed of the projections.
+        measured: ``error`` and ``value`` that were found before; simulated by default.
 
     Attributes:
         error: How far each of the two processes ends from the snapshot there, the larger of the two, (K,):
@@ -87,21 +102,54 @@ class ProjectedChain:
         backward: HalfBridge,
         settings: Settings,
         seed: int,
+        measured: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         self.reference, self.intervals = reference, intervals
         self.forward, self.backward, self.settings, self.seed = forward, backward, settings, seed
-        with fork_rng(seed):
-            there, back = self._runs(settings.num_paths, settings.num_paths)
-        self.error = torch.maximum(
+        self.error, self.value = self._measured() if measured is None else measured
+
+    def _measured(self) -> tuple[Tensor, Tensor]:
+        intervals = self.intervals
+        with fork_rng(self.seed):
+            there, back = self._runs(self.settings.num_paths, self.settings.num_paths)
+        error = torch.maximum(
             _mismatch(there[-1], intervals.target, intervals.target_weight, self._noise()),
             _mismatch(back[-1], intervals.source, intervals.source_weight, self._noise()),
         )
-        self.value = forward.effort(there)
+        return error, self.forward.effort(there)
 
     @property
     def is_solved(self) -> bool:
         """Whether the half-bridges meet: no error is above a half. Sampling alone makes a tenth or two."""
         return bool((self.error < _LOOSE).all())
+
+    @property
+    def complaint(self) -> str:
+        """What is wrong with a bridge that is not solved, and what to do."""
+        return (
+            f"half-bridges end {float(self.error.max()):.2g} away from a snapshot, in units of its spread "
+            "and the noise: they do not meet. Raise the volatility, or num_projections and "
+            "projection_paths, start from a reference nearer to the data, or use solver='static'."
+        )
+
+    @property
+    def solution(self) -> Tensor:
+        """What was found, a row of numbers for each interval, for :meth:`restored`."""
+        learned = [part.packed() for half in (self.forward, self.backward) for part in half.learned]
+        return torch.cat([torch.stack([self.error, self.value], dim=1), *learned], dim=1)
+
+    @classmethod
+    def restored(
+        cls, reference: Reference, intervals: Intervals, settings: Settings, seed: int, solution: Tensor
+    ) -> ProjectedChain:
+        """The bridge of a reference that has this solution."""
+        still = _frozen(reference)
+        rows = solution[:, 2:].chunk(2 * settings.num_steps, dim=1)
+        learned = [GaussianProcess.unpacked(part, intervals.source.shape[-1]) for part in rows]
+        first = HalfBridge(still, intervals.start, intervals.duration, False, learned[: settings.num_steps])
+        second = first._replace(backward=True, learned=learned[settings.num_steps :])
+        measured = solution[:, 0], solution[:, 1]
+        return cls(reference, intervals, first, second, settings, seed, measured)
 
     def walk(self, indices: Sequence[int], num_samples: int, fractions: Sequence[Tensor]) -> list[Tensor]:
         """Paths through neighbouring intervals: states (F_k, S, C) at fractions (F_k,) of each of them.
@@ -175,40 +223,35 @@ class ProjectedChain:
 def project(
     reference: Reference,
     intervals: Intervals,
+    settings: Settings = _DEFAULTS,
     *,
-    num_projections: int = 10,
-    num_steps: int = 50,
-    num_paths: int = 400,
-    num_centres: int = 50,
-    refill: bool = True,
-    anneal: bool = True,
+    seed: int | None = None,
     start: ProjectedChain | None = None,
 ) -> ProjectedChain:
-    """Solve the bridge of each interval by alternating half-bridges, from the ambient random stream.
+    """Solve the bridge of each interval by alternating half-bridges.
 
     Args:
         reference: The reference process.
         intervals: The intervals.
-        num_projections: Pairs of half-bridges, after the first one and those with more noise.
-        num_steps: Equal time steps in each interval.
-        num_paths: Paths from which each half-bridge is learned; more make it more accurate.
-        num_centres: Centres of each regression, see :func:`seqdyn.sde.gaussian_process.fit_process`.
-        refill: Whether to draw paths anew between their ends; ``False`` is the published form, which drifts
-            away from the reference over the projections.
-        anneal: Whether to begin with more noise where the half-bridges would not meet.
+        settings: How it is projected.
+        seed: Seed; ``None`` takes one from the ambient stream.
         start: A bridge of a similar reference to start from.
 
     Raises:
         NonFiniteError: If simulated paths leave the finite numbers.
         ValueError: If a number is out of range.
     """
-    check_count(num_projections, "num_projections")
-    check_count(num_steps, "num_steps")
-    check_count(num_centres, "num_centres")
+    for name in ("num_projections", "num_steps", "num_centres"):
+        check_count(getattr(settings, name), name)
     size = intervals.source.shape[-1]
-    check_count(num_paths, "num_paths", least=2 * size + 4, hint=f"{size} coordinates need as many")
-    settings = Settings(num_projections, num_steps, num_paths, num_centres, refill, anneal)
-    return _project(reference, intervals, settings, ambient_seed(None) % 2**62, start)
+    hint = f"{size} coordinates need as many"
+    check_count(settings.num_paths, "num_paths", least=least_paths(size), hint=hint)
+    return _project(reference, intervals, settings, ambient_seed(seed) % 2**62, start)
+
+
+def least_paths(size: int) -> int:
+    """Fewest paths from which a half-bridge in so many coordinates can be learned."""
+    return 2 * size + 4
 
 
 def _project(
@@ -219,8 +262,7 @@ def _project(
     start: ProjectedChain | None,
 ) -> ProjectedChain:
     grid = _grid(settings.num_steps, intervals.start)
-    # A refit changes the drift in place, and what was learned belongs to the drift as it is now.
-    frozen = reference._replace(drift=copy.deepcopy(reference.drift).requires_grad_(False))
+    frozen = _frozen(reference)
 
     def run(half: HalfBridge, factor: float) -> Tensor:
         noisy = half._replace(reference=half.reference._replace(noise=frozen.noise * factor))
@@ -302,6 +344,11 @@ def _moments(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     about = x - mean[:, None]
     values, vectors = torch.linalg.eigh(about.mT @ (weight[..., None] * about))
     return mean, (vectors * values.clamp(min=0).sqrt()[:, None]) @ vectors.mT
+
+
+def _frozen(reference: Reference) -> Reference:
+    """A copy: a refit changes the drift in place, and what was learned belongs to the drift as it is now."""
+    return reference._replace(drift=copy.deepcopy(reference.drift).requires_grad_(False))
 
 
 def _grid(num_steps: int, like: Tensor) -> Tensor:

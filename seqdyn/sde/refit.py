@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from seqdyn.errors import NonFiniteError
 from seqdyn.sde.chain import Chain, Reference, gradient, is_solved
 from seqdyn.sde.intervals import Intervals
+from seqdyn.sde.methods import AnyChain
 from seqdyn.sde.process import Process
-from seqdyn.sde.projections import ProjectedChain
 from seqdyn.sde.regression import (
     FEW,
     BridgePaths,
@@ -43,7 +43,6 @@ _EVALUATIONS = 20  # of L, in the quasi-Newton steps of one refinement
 _MANY_EVALUATIONS = 50  # for a network, which needs more of them in a row
 _FACTOR_SCALE = 0.3  # of the logarithm of the volatility, for the quasi-Newton steps
 _POINTS = 200  # states at which the scales of other parameters are found
-_AnyChain = TypeVar("_AnyChain", Chain, ProjectedChain)
 
 
 class Refinement(NamedTuple):
@@ -70,8 +69,8 @@ def can_descend(process: Process, solver: PairSolver) -> bool:
 
 
 def refine(
-    process: Process, solver: PairSolver, chain: _AnyChain, settings: Refinement, *, regression: bool
-) -> tuple[_AnyChain, float]:
+    process: Process, solver: PairSolver, chain: AnyChain, settings: Refinement, *, regression: bool
+) -> tuple[AnyChain, float]:
     """Change the parameters of a process so that the bridge is nearer to it; the objective never rises.
 
     For a chain of half-bridges, which has no gradient, by the regression alone.
@@ -116,11 +115,11 @@ def frozen(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
 def regress(
     process: Process,
     solver: PairSolver,
-    chain: _AnyChain,
+    chain: AnyChain,
     num_paths: int,
     num_steps: int,
     network: NetworkFit,
-) -> _AnyChain:
+) -> AnyChain:
     """Fit the drift to paths of the bridge, and solve the bridge anew.
 
     A step that raises the objective is halved up to four times, then not taken.
@@ -142,7 +141,7 @@ def regress(
     return chain
 
 
-def _solved(process: Process, solver: PairSolver, chain: _AnyChain) -> _AnyChain | None:
+def _solved(process: Process, solver: PairSolver, chain: AnyChain) -> AnyChain | None:
     """The chain of a new reference; ``None`` if it has none."""
     try:
         found = chain.again(process.reference(solver))
@@ -152,7 +151,7 @@ def _solved(process: Process, solver: PairSolver, chain: _AnyChain) -> _AnyChain
 
 
 @torch.no_grad()
-def _objective(chain: Chain | ProjectedChain) -> float:
+def _objective(chain: AnyChain) -> float:
     """L and the penalty of the drift in nats; the chain is that of the parameters as they are now."""
     return float(chain.value.sum()) + float(_penalty(chain.reference, chain.intervals))
 

@@ -26,7 +26,7 @@ from seqdyn.sde.drifts import Linear, LotkaVolterra, Zero
 from seqdyn.sde.intervals import Intervals
 from seqdyn.sde.noise import noise_covariance
 from seqdyn.sde.process import Process
-from seqdyn.sde.projections import ProjectedChain, project
+from seqdyn.sde.projections import ProjectedChain, Settings, project
 from seqdyn.sde.refit import Refinement, refine, regress
 from seqdyn.sde.regression import NetworkFit, get_parameters
 from seqdyn.sde.solvers import Affine, Linearized, PairSolver
@@ -50,8 +50,8 @@ def solve(
 ) -> ProjectedChain:
     solver = Affine() if solver is None else solver
     noise = noise_covariance(volatility, intervals.source.shape[-1], intervals.source)
-    with fork_rng(seed):
-        return project(Reference(drift, noise, solver), intervals, **options)
+    start = options.pop("start", None)
+    return project(Reference(drift, noise, solver), intervals, Settings(**options), seed=seed, start=start)
 
 
 def draw(chain: ProjectedChain, index: int, fractions: object, count: int = 4000, seed: int = 1) -> Tensor:
