@@ -109,14 +109,13 @@ class SchrodingerBridge(Model):
             paths: exactly where the reference says that it is linear (``affine()``), else in the linear noise
             approximation and by guided proposals. ``"linear"`` is the same, but refuses references for which
             it would not be exact. ``"ipf"``, the published way, needs no transition density: it alternates
-            half-bridges, whose drifts are learned from simulated paths by Gaussian processes, and refits the
-            reference by regressions alone. It takes some ten times as long; it knows a cloud by its mean,
-            its covariance and fifty of its particles, so that clouds in a few groups or on a curve are met
-            but for some paths in between, and many small groups are blurred. A path of :meth:`infer` goes
-            through a particle of one snapshot, and only near those of the others. There are no couplings of
-            particles, hence no :meth:`fates`, :meth:`ancestors`, :meth:`coupling` and :meth:`bootstrap`, and
-            the volatility must be given. Half-bridges that do not meet are warned of, see
-            :attr:`convergence`.
+            half-bridges, whose drifts are learned from simulated paths, and refits the reference by
+            regressions alone; of Lotka-Volterra that takes a minute instead of a second. Its half-bridges
+            know a cloud by mean, covariance and some of its particles: between separate groups a few paths
+            get lost, and many small groups are blurred. A path goes through a particle of one snapshot and
+            only near those of the others. Particles are not coupled, so that there is no :meth:`coupling`,
+            :meth:`fates`, :meth:`ancestors` and :meth:`bootstrap`, and the volatility must be given.
+            Half-bridges that do not meet are warned of, see :attr:`convergence`.
         coordinates: ``"raw"``, or ``"log"`` for noise proportional to the state, σ x dW; σ is then relative.
         num_components: Work on so many principal components of the features, found in the training
             snapshots; the reference then acts on components. All verbs still answer in features, dense: 100
@@ -366,7 +365,8 @@ class SchrodingerBridge(Model):
         """Trajectories through snapshots: the bridge of the fitted reference, solved for the given ones.
 
         A path visits a particle of each snapshot, chosen by the couplings, and follows the reference, pinned,
-        in between.
+        in between. With ``solver="ipf"`` it starts at a particle of one snapshot, each in turn, and follows
+        the half-bridges from there to both ends.
 
         Args:
             snapshots: Snapshots, those of the training or others of the same features.
@@ -403,7 +403,8 @@ class SchrodingerBridge(Model):
         """The population at any time from the first training snapshot to the last.
 
         At the time of a snapshot its particles are drawn, with their weights; in between, those that multiply
-        by the growth prior are as many as they are by then.
+        by the growth prior are as many as they are by then. With ``solver="ipf"`` half of the particles come
+        from either snapshot around a time, and all from the one before where some multiply more than others.
 
         Args:
             times: Increasing times.
@@ -461,6 +462,7 @@ class SchrodingerBridge(Model):
             b^*(x, t) = b(x, t) + S \nabla_x \log \textstyle\sum_j v_j e^{g_j} p(y_j | x; t_{k+1} - t)
 
         At the time of a snapshot it is that of the interval that begins; at the last it is the reference's.
+        With ``solver="ipf"`` it is what was learned of it.
 
         Args:
             x: States: snapshots, whose times and conditions are used, or an array (particle, feature).
