@@ -27,6 +27,7 @@ __all__ = [
     "Linear",
     "LotkaVolterra",
     "MLPDrift",
+    "QuadraticPotential",
     "Repressilator",
     "Rotation",
     "Sum",
@@ -130,6 +131,46 @@ class LotkaVolterra(nn.Module):
         return torch.cat(
             [self.alpha * prey - self.beta * meetings, self.delta * meetings - self.gamma * predators], dim=-1
         )
+
+
+class QuadraticPotential(nn.Module):
+    r"""Motion down the slope of a quadratic potential: a linear drift with a symmetric matrix.
+
+    .. math:: b(x) = -\nabla U(x), \qquad U(x) = \tfrac12\, x^\top K x - c^\top x
+
+    Of a linear drift it is the part that snapshots determine best: what turns about the middle of a cloud
+    hardly changes the cloud.
+
+    Args:
+        num_features: Number of coordinates C.
+        ridge: Strength of the penalty on its slopes, see :mod:`seqdyn.sde.roughness`; 0 for none.
+
+    Attributes:
+        stiffness: Lower triangle of K row by row, (C (C + 1) / 2,), zero at first, in the inverse of the unit
+            of time.
+        offset: c, (C,), zero at first.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    def __init__(self, num_features: int, ridge: float = 0.0) -> None:
+        super().__init__()
+        self._size = check_count(num_features, "num_features")
+        self.ridge = check_amount(ridge, "ridge")
+        self.stiffness = nn.Parameter(torch.zeros(self._size * (self._size + 1) // 2, dtype=torch.float64))
+        self.offset = nn.Parameter(torch.zeros(self._size, dtype=torch.float64))
+
+    def forward(self, x: Tensor, t: Time) -> Tensor:
+        return self.offset.to(x.dtype) - x @ self._matrix().to(x.dtype)
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        return -self._matrix(), self.offset
+
+    def _matrix(self) -> Tensor:
+        rows, columns = torch.tril_indices(self._size, self._size, device=self.stiffness.device)
+        lower = self.stiffness.new_zeros(self._size, self._size).index_put((rows, columns), self.stiffness)
+        return lower + lower.tril(-1).mT
 
 
 class Repressilator(nn.Module):

@@ -4,11 +4,12 @@ r"""Fit the parameters of a drift to velocities: weighted least squares in the m
 
 which is maximum likelihood for paths of the process (Girsanov). A drift with a closed form of its own uses
 it; one with few parameters is solved by bounded Gauss-Newton, in one step where it is linear in them; a
-network by Adam, which also minds the penalty of a drift that has one.
+network by Adam, of which the best step is taken and which also minds the penalty of a drift that has one.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -219,11 +220,16 @@ def _adam(
     )
     some = slice(None, None, -(-len(x) // _POINTS))
     share, is_penalised = weight[some, 0] / weight[some].sum(), has_ridge(drift)
+    best, lowest = get_parameters(drift), math.inf
     with torch.enable_grad():
-        for _ in range(network.num_steps):
+        for step in range(network.num_steps + 1):
             optimizer.zero_grad()
             loss = (((drift(x, t) - target) @ inverse.mT).square() * weight).sum()
             if is_penalised:
                 loss = loss + 2 * penalty(drift, x[some], t[some], share, noise)
-            loss.backward()
-            optimizer.step()
+            if float(loss.detach()) < lowest:  # Adam has no line search, and ends above where it was at times
+                best, lowest = get_parameters(drift), float(loss.detach())
+            if step < network.num_steps:
+                loss.backward()
+                optimizer.step()
+    set_parameters(drift, best)

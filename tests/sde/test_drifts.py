@@ -11,7 +11,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from seqdyn.sde.drifts import Linear, LotkaVolterra, Repressilator, Rotation, Vortex, Zero
+from seqdyn.sde.drifts import (
+    Linear,
+    LotkaVolterra,
+    QuadraticPotential,
+    Repressilator,
+    Rotation,
+    Vortex,
+    Zero,
+)
 
 
 def linear(matrix: list[list[float]], offset: list[float]) -> Linear:
@@ -19,6 +27,14 @@ def linear(matrix: list[list[float]], offset: list[float]) -> Linear:
     with torch.no_grad():
         drift.matrix.copy_(torch.tensor(matrix))
         drift.offset.copy_(torch.tensor(offset))
+    return drift
+
+
+def trap() -> QuadraticPotential:
+    drift = QuadraticPotential(2)
+    with torch.no_grad():
+        drift.stiffness.copy_(torch.tensor([1.5, -0.5, 2.0]))
+        drift.offset.copy_(torch.tensor([0.25, -1.0]))
     return drift
 
 
@@ -49,6 +65,7 @@ def whirl(x: list[float]) -> list[float]:
 CASES: dict[str, tuple[Callable[[], nn.Module], int, Callable[[list[float]], list[float]]]] = {
     "zero": (Zero, 2, lambda x: [0.0, 0.0]),
     "linear": (lambda: linear([[-0.5, 2.0], [0.75, -1.5]], [0.25, -1.0]), 2, linear_formula),
+    "quadratic": (trap, 2, lambda x: [0.25 - 1.5 * x[0] + 0.5 * x[1], -1.0 + 0.5 * x[0] - 2.0 * x[1]]),
     "lotka-volterra": (lambda: LotkaVolterra(1.1, 0.4, 0.3, 0.1), 2, predators),
     "repressilator": (lambda: Repressilator(10.0, 3.0, 1.5, 0.8), 3, genes),
     "rotation": (lambda: Rotation(0.5, 2.0, 0.1, -0.3), 2, ellipse),
@@ -164,7 +181,7 @@ def test_a_rotation_is_the_published_family_in_other_parameters() -> None:
     torch.testing.assert_close(drift(centre, 0.0), torch.zeros(2, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("name", ["linear", "rotation"])
+@pytest.mark.parametrize("name", ["linear", "rotation", "quadratic"])
 def test_affine_drifts_give_their_matrix_and_offset(name: str) -> None:
     drift = CASES[name][0]()
     x = torch.randn(7, 2, dtype=torch.float64)

@@ -117,9 +117,9 @@ def test_the_reference_is_not_forgotten_over_the_projections(make_intervals_of: 
         chain = solve(Zero(), 0.8, intervals, refill=refill, **options)
         return float((draw(chain, 0, [0.5])[0].mean(dim=0) - bridge.mean(1.0)).norm())
 
-    # The published form keeps the ends and loses the middle: after 1, 5, 10, 15 projections with 400 paths its
-    # mean is off by .28 .28 .36 .48, ours by .01 .03 .02 .04, and the first variance is .78 .98 1.03 1.05, ours
-    # .79 .79 .76 .77, where .79 is right (means of three seeds).
+    # The published form keeps the ends and loses the middle. With 400 paths and 1, 5, 10, 15 projections its
+    # mean is off by .28 .28 .36 .48 and the first variance .78 .98 1.03 1.05, where .79 is right; ours are
+    # off by .01 .03 .02 .04, and .79 .79 .76 .77 (means of three seeds).
     assert all(miss(count, refill=True) < 0.1 for count in (1, 15))
     assert miss(15, refill=False) > 0.2
 

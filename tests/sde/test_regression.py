@@ -10,7 +10,15 @@ import torch
 from scipy.linalg import solve_continuous_lyapunov
 from torch import Tensor, nn
 
-from seqdyn.sde.drifts import GradientField, Linear, LotkaVolterra, MLPDrift, Repressilator, Sum
+from seqdyn.sde.drifts import (
+    GradientField,
+    Linear,
+    LotkaVolterra,
+    MLPDrift,
+    QuadraticPotential,
+    Repressilator,
+    Sum,
+)
 from seqdyn.sde.integrate import simulate
 from seqdyn.sde.lamperti import InLogCoordinates
 from seqdyn.sde.regression import (
@@ -104,6 +112,22 @@ def test_parameters_come_back_from_velocities_without_noise(
     rates = {"alpha", "beta", "gamma", "delta"} & {name for name, _ in truth.named_parameters()}
     expected = expected / np.where([name in rates for name, _ in truth.named_parameters()], unit, 1)
     np.testing.assert_allclose(get_parameters(drift), expected, rtol=1e-4)
+
+
+def test_a_quadratic_potential_is_the_best_symmetric_fit() -> None:
+    x, t, weight = points()
+    drift = QuadraticPotential(2)
+    matrix = tensor([[-1.0, 0.8], [-0.4, -2.0]])
+    target = x @ matrix.mT + tensor([0.3, 0.1])
+
+    fit_drift(drift, x, t, target, weight, NOISE)
+
+    best = get_parameters(drift)
+    start = loss(drift, x, t, target, weight, NOISE)
+    # A minimum in every direction, and not a perfect one: the target is not symmetric.
+    for change in 1e-3 * np.concatenate([np.eye(5), -np.eye(5)]):
+        set_parameters(drift, best + change)
+        assert loss(drift, x, t, target, weight, NOISE) > start > 0.01
 
 
 def test_bounds_are_kept() -> None:
