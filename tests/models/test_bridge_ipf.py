@@ -63,9 +63,9 @@ def model(data: xr.Dataset) -> SchrodingerBridge:
 def test_it_finds_the_bridge_and_the_drift_that_couplings_find() -> None:
     data = ou_chain(200, times=(0, 0.5, 1, 2), seed=0)
     volatility = float(data.attrs["volatility"])
-    options = {"num_steps": 12, "num_projections": 3, "projection_paths": 300}
-    found = ipf(data, volatility, max_epochs=8, **options)
-    static = ipf(data, volatility, max_epochs=8, solver="static", **options)
+    options = {"num_steps": 10, "num_projections": 2, "projection_paths": 200, "max_epochs": 4}
+    found = ipf(data, volatility, **options)
+    static = ipf(data, volatility, solver="static", **options)
 
     ours, theirs = (model.reference_parameters.value.values for model in (found, static))
     np.testing.assert_allclose(ours, theirs, atol=0.15)

@@ -189,7 +189,7 @@ def test_far_snapshots_meet_where_more_noise_comes_first(make_intervals_of: Make
     snapshots = lotka_volterra(40, times=(0, 2, 4, 6, 8), seed=0)
     clouds = [torch.from_numpy(snapshots.x.values[snapshots.time.values == t]) for t in (6, 8)]
     intervals = make_intervals_of(clouds, [6.0, 8.0])
-    options = {"num_projections": 5, "num_paths": 200}
+    options = {"num_projections": 4, "num_paths": 200, "num_steps": 25}
 
     cold = solve(Zero(), 0.1, intervals, anneal=False, **options)
     warm = solve(Zero(), 0.1, intervals, **options)
