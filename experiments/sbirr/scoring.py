@@ -17,9 +17,19 @@ from seqdyn.ot.exact import displacement
 from seqdyn.rng import fork_rng
 from seqdyn.sde.sampling import systematic
 
-__all__ = ["Row", "rows_of_bridge", "rows_of_displacement", "rows_of_truth", "spread_displacement"]
+__all__ = [
+    "Cloud",
+    "Resampled",
+    "Row",
+    "clouds_by_time",
+    "rows_of_bridge",
+    "rows_of_displacement",
+    "rows_of_truth",
+    "spread_displacement",
+]
 
 Row = dict[str, Any]
+Cloud = tuple[np.ndarray, np.ndarray | None]  # particles and their weights
 _TRUTH_SEED = 10_000  # added to that of a row: the truth is simulated anew, not repeated
 
 
@@ -51,13 +61,15 @@ def rows_of_displacement(
 ) -> list[Row]:
     """The same for displacement interpolation with the spread of a Brownian bridge."""
     known, found = np.unique(train[TIME].values), []
-    for time, y in _clouds(held_out).items():
+    for time, y in clouds_by_time(held_out).items():
         after = int(np.searchsorted(known, time))
         if after == len(known):
             continue
         before, end = known[after - 1], known[after]
         share, scale = (time - before) / (end - before), volatility * (end - before) ** 0.5
-        x = spread_displacement(_clouds(train)[before], _clouds(train)[end], share, scale, num_samples, seed)
+        x = spread_displacement(
+            clouds_by_time(train)[before], clouds_by_time(train)[end], share, scale, num_samples, seed
+        )
         found.append(_row("displacement_spread", time, x, y, metrics))
     return found
 
@@ -104,9 +116,9 @@ def rows_of_truth(
     generator = getattr(datasets, arguments.pop("system"))
     seed += _TRUTH_SEED
     last = float(train[TIME].max())
-    particles = _clouds(train)[last]
+    particles = clouds_by_time(train)[last]
     found = []
-    for time, y in _clouds(held_out).items():
+    for time, y in clouds_by_time(held_out).items():
         start = {}
         if time > last:
             start = {
@@ -122,7 +134,32 @@ def _row(method: str, time: float, x: np.ndarray, y: np.ndarray, metrics: tuple[
     return {"method": method, "time": time, **{name: METRICS[name](x, y) for name in metrics}}
 
 
-def _clouds(data: xr.Dataset) -> dict[float, np.ndarray]:
+def clouds_by_time(data: xr.Dataset) -> dict[float, np.ndarray]:
     """Particles by time."""
     times = data[TIME].values
     return {time: data.isel({PARTICLE: times == time})[X].values for time in np.unique(times).tolist()}
+
+
+class Resampled:
+    """Distances to a cloud whose particles are drawn anew, with replacement, again and again.
+
+    Args:
+        y: The cloud, (M, C).
+        num_resamples: How often.
+        seed: Seed.
+        metric: Distance, a key of ``METRICS``.
+    """
+
+    def __init__(self, y: np.ndarray, num_resamples: int, seed: int, metric: str = "w2") -> None:
+        rng = np.random.default_rng(seed)
+        self.weights = rng.multinomial(len(y), np.full(len(y), 1 / len(y)), num_resamples) / len(y)
+        self._y, self._metric = y, METRICS[metric]
+
+    def distances(self, cloud: Cloud) -> np.ndarray:
+        """Distances (R,) of a prediction."""
+        x, own = cloud
+        return np.array([self._metric(x, self._y, own, weight) for weight in self.weights])
+
+    def differences(self, first: Cloud, second: Cloud) -> np.ndarray:
+        """By how much the distance of the first is larger, (R,), each time to the same particles."""
+        return self.distances(first) - self.distances(second)

@@ -17,11 +17,11 @@ from torch import nn
 
 from experiments.record import append_row, provenance
 from experiments.sbirr.drifts import StreamFunction
-from seqdyn.data.schema import PARTICLE, TIME
+from seqdyn.data.schema import FEATURE, PARTICLE, TIME
 from seqdyn.models import SchrodingerBridge
 from seqdyn.sde import drifts
 
-__all__ = ["CONFIG", "RESULTS", "bridge", "build", "fitted", "main", "markdown", "snapshots_at"]
+__all__ = ["CONFIG", "RESULTS", "bridge", "build", "compared", "fitted", "main", "markdown", "snapshots_at"]
 
 CONFIG = Path(__file__).parent / "config.yaml"
 RESULTS = Path(__file__).parent.parent / "results"
@@ -55,6 +55,25 @@ def fitted(model: SchrodingerBridge, data: xr.Dataset, seed: int, **options: Any
         return model.fit(data, seed=seed, enable_progress_bar=False, **options)
     finally:
         logger.setLevel(level)
+
+
+def compared(
+    arguments: Mapping[str, Any], train: xr.Dataset, max_epochs: int, num_samples: int, seed: int
+) -> dict[str, Any]:
+    """Scores of a bridge on its training snapshots: each inner one left out, the last one forecast."""
+    model = bridge(arguments, train.sizes[FEATURE])
+    found = model.compare_references(
+        train,
+        {"": build(arguments["reference"])},
+        num_samples=num_samples,
+        seed=seed,
+        max_epochs=max_epochs,
+        progress=False,
+    ).isel(reference=0)
+    row = {name: found[name].item() for name in ("divergence", "num_parameters")}
+    for score in ("left_out", "left_out_sd", "forecast_back"):
+        row |= {f"{score}_{metric}": found[score].sel(metric=metric).item() for metric in ("w2", "energy")}
+    return row
 
 
 def snapshots_at(data: xr.Dataset, indices: Iterable[int]) -> xr.Dataset:

@@ -14,7 +14,16 @@ import yaml
 from scipy.stats import norm
 
 from experiments.benchmarks import bridges
-from experiments.sbirr import heldout, parameters, proportional, shared, volatility, vortices
+from experiments.sbirr import (
+    cells,
+    cells_heldout,
+    heldout,
+    parameters,
+    proportional,
+    shared,
+    volatility,
+    vortices,
+)
 from experiments.sbirr.drifts import StreamFunction
 from experiments.sbirr.scoring import rows_of_truth, spread_displacement
 from seqdyn import datasets
@@ -22,10 +31,11 @@ from seqdyn.data.schema import PARTICLE, TIME, X
 from seqdyn.ot.exact import displacement
 from seqdyn.sde.drifts import Rotation
 
-NEEDS_DATA = (heldout, vortices)
+MODULES = (heldout, vortices, proportional, parameters, volatility, cells, cells_heldout)
+NEEDS_DATA = (heldout, vortices, cells, cells_heldout)
 
 
-@pytest.mark.parametrize("module", [heldout, vortices, proportional, parameters, volatility])
+@pytest.mark.parametrize("module", MODULES)
 def test_the_fast_version_runs_once_and_stays_away_from_the_real_rows(
     module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
@@ -54,7 +64,7 @@ def main(module: ModuleType) -> None:
 def test_every_job_of_the_configuration_is_named_once() -> None:
     config = yaml.safe_load(shared.CONFIG.read_text())
 
-    for module in (heldout, vortices, proportional, parameters, volatility):
+    for module in MODULES:
         section = config[module.__name__.rpartition(".")[2]]
         jobs = module.rows(section)
         names = [tuple(getattr(job, key, None) for key in module.KEYS) for job in jobs]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from seqdyn.sde.drifts import (
     Linear,
     LotkaVolterra,
+    OrnsteinUhlenbeck,
     QuadraticPotential,
     Repressilator,
     Rotation,
@@ -34,6 +35,14 @@ def trap() -> QuadraticPotential:
     drift = QuadraticPotential(2)
     with torch.no_grad():
         drift.stiffness.copy_(torch.tensor([1.5, -0.5, 2.0]))
+        drift.offset.copy_(torch.tensor([0.25, -1.0]))
+    return drift
+
+
+def apart() -> OrnsteinUhlenbeck:
+    drift = OrnsteinUhlenbeck(2)
+    with torch.no_grad():
+        drift.rate.copy_(torch.tensor([1.5, -0.5]))
         drift.offset.copy_(torch.tensor([0.25, -1.0]))
     return drift
 
@@ -66,6 +75,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], int, Callable[[list[float]], lis
     "zero": (Zero, 2, lambda x: [0.0, 0.0]),
     "linear": (lambda: linear([[-0.5, 2.0], [0.75, -1.5]], [0.25, -1.0]), 2, linear_formula),
     "quadratic": (trap, 2, lambda x: [0.25 - 1.5 * x[0] + 0.5 * x[1], -1.0 + 0.5 * x[0] - 2.0 * x[1]]),
+    "ornstein-uhlenbeck": (apart, 2, lambda x: [0.25 - 1.5 * x[0], -1.0 + 0.5 * x[1]]),
     "lotka-volterra": (lambda: LotkaVolterra(1.1, 0.4, 0.3, 0.1), 2, predators),
     "repressilator": (lambda: Repressilator(10.0, 3.0, 1.5, 0.8), 3, genes),
     "rotation": (lambda: Rotation(0.5, 2.0, 0.1, -0.3), 2, ellipse),
@@ -181,7 +191,7 @@ def test_a_rotation_is_the_published_family_in_other_parameters() -> None:
     torch.testing.assert_close(drift(centre, 0.0), torch.zeros(2, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("name", ["linear", "rotation", "quadratic"])
+@pytest.mark.parametrize("name", ["linear", "rotation", "quadratic", "ornstein-uhlenbeck"])
 def test_affine_drifts_give_their_matrix_and_offset(name: str) -> None:
     drift = CASES[name][0]()
     x = torch.randn(7, 2, dtype=torch.float64)
