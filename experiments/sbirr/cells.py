@@ -21,6 +21,7 @@ from seqdyn import datasets
 
 KEYS = ("data", "family", "volatility")
 RESULTS = shared.RESULTS / "sbirr_cells.csv"
+OWN = ("max_epochs", "volatilities")  # what a family may set instead of its section
 SCORES = ("left_out_w2", "left_out_energy", "forecast_back_w2")
 
 
@@ -49,14 +50,14 @@ def rows(section: dict[str, Any]) -> list[Config]:
             data=data,
             family=name,
             volatility=volatility,
-            arguments={key: value for key, value in family.items() if key != "max_epochs"},
+            arguments={key: value for key, value in family.items() if key not in OWN},
             max_epochs=family.get("max_epochs", section["max_epochs"]),
             num_samples=section["num_samples"],
             seed=section["seeds"][0],
         )
         for data in section["data"]
         for name, family in section["families"].items()
-        for volatility in section["volatilities"]
+        for volatility in family.get("volatilities", section["volatilities"])
     ]
 
 

@@ -75,7 +75,7 @@ def rows_of_displacement(
 
 
 def spread_displacement(
-    x: np.ndarray, y: np.ndarray, share: float, scale: float, num_samples: int, seed: int
+    x: np.ndarray, y: np.ndarray, share: float, scale: float | np.ndarray, num_samples: int, seed: int
 ) -> np.ndarray:
     r"""Points of a displacement interpolation, drawn by their weights, with the spread of a Brownian bridge.
 
@@ -83,7 +83,7 @@ def spread_displacement(
         x: Cloud at the beginning, (N, C).
         y: Cloud at the end, (M, C).
         share: s, the time between them, from 0 to 1.
-        scale: Standard deviation of Brownian motion over the whole time; the spread is
+        scale: Standard deviation of Brownian motion over the whole time, one or (C,); the spread is
             :math:`\sqrt{s (1 - s)}` of it.
         num_samples: Points to draw.
         seed: Seed.
@@ -91,7 +91,8 @@ def spread_displacement(
     points, weights = displacement(x, y, share)
     with fork_rng(seed):
         drawn = torch.from_numpy(points)[systematic(torch.from_numpy(weights), num_samples)]
-        return (drawn + scale * (share * (1 - share)) ** 0.5 * torch.randn_like(drawn)).numpy()
+        noise = torch.as_tensor(scale, dtype=drawn.dtype) * torch.randn_like(drawn)
+        return (drawn + (share * (1 - share)) ** 0.5 * noise).numpy()
 
 
 def rows_of_truth(

@@ -137,3 +137,19 @@ class OrnsteinUhlenbeck(nn.Module):
 
     def affine(self) -> tuple[Tensor, Tensor]:
         return -torch.diag(self.rate), self.offset
+
+    @torch.no_grad()
+    def solve(self, x: Tensor, t: Tensor, target: Tensor, weight: Tensor) -> None:
+        """Set k and c to the least-squares fit of targets (N, C) to states (N, C) with weights (N,).
+
+        Each coordinate by itself, which neglects correlations of the noise. One that does not vary has rate
+        zero. Computed in float64.
+        """
+        x, target = x.double(), target.double()
+        share = (weight.double() / weight.double().sum())[:, None]
+        mean_x, mean_target = (share * x).sum(dim=0), (share * target).sum(dim=0)
+        variance = (share * (x - mean_x).square()).sum(dim=0)
+        variance = torch.where(variance > (_ROUNDING * mean_x).square(), variance, torch.inf)
+        rate = -(share * (x - mean_x) * target).sum(dim=0) / (variance * (1 + self.ridge))
+        self.rate.copy_(rate)
+        self.offset.copy_(mean_target + rate * mean_x)

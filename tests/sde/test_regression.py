@@ -15,6 +15,7 @@ from seqdyn.sde.drifts import (
     Linear,
     LotkaVolterra,
     MLPDrift,
+    OrnsteinUhlenbeck,
     QuadraticPotential,
     Repressilator,
     Sum,
@@ -128,6 +129,19 @@ def test_a_quadratic_potential_is_the_best_symmetric_fit() -> None:
     for change in 1e-3 * np.concatenate([np.eye(5), -np.eye(5)]):
         set_parameters(drift, best + change)
         assert loss(drift, x, t, target, weight, NOISE) > start > 0.01
+
+
+def test_coordinates_by_themselves_have_the_same_closed_form() -> None:
+    x, t, weight = points()
+    noise = torch.diag(tensor([0.5, 2.0]))
+    target = torch.cat([0.3 - 1.2 * x[:, :1] + x[:, 1:], 0.1 + 0.5 * x[:, 1:].square()], dim=1)
+    drift, other = OrnsteinUhlenbeck(2), OrnsteinUhlenbeck(2)
+
+    fit_drift(drift, x, t, target, weight, noise)
+    # A sum has no closed form, and is solved by Gauss-Newton.
+    fit_drift(Sum(other), x, t, target, weight, noise)
+
+    np.testing.assert_allclose(get_parameters(drift), get_parameters(other), rtol=1e-6)
 
 
 def test_bounds_are_kept() -> None:
