@@ -19,6 +19,8 @@ from experiments.sbirr import (
     cells_heldout,
     heldout,
     parameters,
+    pbmc,
+    pbmc_heldout,
     proportional,
     shared,
     volatility,
@@ -31,8 +33,8 @@ from seqdyn.data.schema import PARTICLE, TIME, X
 from seqdyn.ot.exact import displacement
 from seqdyn.sde.drifts import Rotation
 
-MODULES = (heldout, vortices, proportional, parameters, volatility, cells, cells_heldout)
-NEEDS_DATA = (heldout, vortices, cells, cells_heldout)
+MODULES = (heldout, vortices, proportional, parameters, volatility, cells, cells_heldout, pbmc, pbmc_heldout)
+NEEDS_DATA = (heldout, vortices, cells, cells_heldout, pbmc, pbmc_heldout)
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -66,6 +68,7 @@ def test_every_job_of_the_configuration_is_named_once() -> None:
 
     for module in MODULES:
         section = config[module.__name__.rpartition(".")[2]]
+        section |= section["fast"] if module is pbmc_heldout else {}  # the real one needs the choice
         jobs = module.rows(section)
         names = [tuple(getattr(job, key, None) for key in module.KEYS) for job in jobs]
         assert jobs and len(set(names)) == len(names)
