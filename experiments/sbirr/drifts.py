@@ -1,11 +1,48 @@
-"""A family of the experiments' own: what a user would type who knows that her flow has no sources."""
+"""Families of the experiments' own: what a user would type who knows that her flow has no sources."""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["StreamFunction"]
+__all__ = ["EllipticVortex", "StreamFunction"]
+
+
+class EllipticVortex(nn.Module):
+    r"""Lamb-Oseen vortex on ellipses: :class:`seqdyn.sde.drifts.Vortex` in sheared coordinates.
+
+    .. math:: b(x) = M^{-1} v(M (x - c) / \ell), \qquad
+        M = \begin{pmatrix} e^s & 0 \\ k & e^{-s} \end{pmatrix}, \quad
+        v(z) = \Gamma\, \frac{1 - e^{-|z|^2}}{|z|^2}\, (-z_2, z_1)
+
+    M keeps areas, so that there are no sources; up to a rotation, which v does not feel, it is any such map.
+
+    Args:
+        core: Radius ℓ of the core, before it is stretched.
+    """
+
+    lower_bounds: ClassVar[dict[str, float]] = {"core": 1e-6}
+
+    def __init__(self, core: float = 1.0) -> None:
+        super().__init__()
+        self.circulation, self.stretch, self.shear = (_number(0.0) for _ in range(3))
+        self.centre = nn.Parameter(torch.zeros(2, dtype=torch.float64))
+        self.core = _number(core)
+
+    def forward(self, x: Tensor, t: float | Tensor) -> Tensor:
+        first, second = ((x - self.centre.to(x.dtype)) / self.core).split(1, dim=-1)
+        longer = self.stretch.exp()
+        first, second = longer * first, self.shear * first + second / longer
+        square = (first.square() + second.square()).clamp(min=1e-12)
+        speed = self.circulation * -torch.expm1(-square) / square
+        across, along = -speed * second, speed * first
+        return torch.cat([across / longer, longer * along - self.shear * across], dim=-1)
+
+
+def _number(value: float) -> nn.Parameter:
+    return nn.Parameter(torch.tensor(value, dtype=torch.float64))
 
 
 class StreamFunction(nn.Module):

@@ -36,6 +36,7 @@ ORDER = (
     "brownian",
     "ipf",
     "linear",
+    "selected",
     "static_true",
     "static",
     "truth",
@@ -65,7 +66,7 @@ def rows(section: dict[str, Any]) -> list[Config]:
             seed=seed,
             arguments=arguments,
             truth=data.get("truth", {}),
-            max_epochs=section["max_epochs"],
+            max_epochs=data.get("max_epochs", section["max_epochs"]),
             num_samples=section["num_samples"],
         )
         for name, data in section["data"].items()

@@ -16,7 +16,7 @@ import yaml
 from torch import nn
 
 from experiments.record import append_row, provenance
-from experiments.sbirr.drifts import StreamFunction
+from experiments.sbirr import drifts as own
 from seqdyn.data.schema import FEATURE, PARTICLE, TIME
 from seqdyn.models import SchrodingerBridge
 from seqdyn.sde import drifts
@@ -38,7 +38,7 @@ def build(spec: str | Mapping[str, Any]) -> nn.Module:
     if isinstance(spec, str):
         spec = {spec: {}}
     ((name, given),) = spec.items()
-    family: Callable[..., nn.Module] = StreamFunction if name == "StreamFunction" else getattr(drifts, name)
+    family: Callable[..., nn.Module] = getattr(own if name in own.__all__ else drifts, name)
     return family(*map(build, given)) if isinstance(given, list) else family(**given)
 
 

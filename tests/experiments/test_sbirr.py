@@ -26,12 +26,12 @@ from experiments.sbirr import (
     volatility,
     vortices,
 )
-from experiments.sbirr.drifts import StreamFunction
+from experiments.sbirr.drifts import EllipticVortex, StreamFunction
 from experiments.sbirr.scoring import rows_of_truth, spread_displacement
 from seqdyn import datasets
 from seqdyn.data.schema import PARTICLE, TIME, X
 from seqdyn.ot.exact import displacement
-from seqdyn.sde.drifts import Rotation
+from seqdyn.sde.drifts import Rotation, Vortex
 
 MODULES = (heldout, vortices, proportional, parameters, volatility, cells, cells_heldout, pbmc, pbmc_heldout)
 NEEDS_DATA = (heldout, vortices, cells, cells_heldout, pbmc, pbmc_heldout)
@@ -89,6 +89,32 @@ def test_a_stream_function_has_no_sources_and_contains_the_rotation() -> None:
     with torch.no_grad():
         flow.coefficient.copy_(torch.tensor([values.get(tuple(p), 0.0) for p in flow.places.mT.tolist()]))
     torch.testing.assert_close(flow(x, 0.0), rotation(x, 0.0))
+
+
+def test_an_elliptic_vortex_has_no_sources_and_contains_the_round_one() -> None:
+    x = torch.randn(20, 2, dtype=torch.float64)
+    flow, vortex = EllipticVortex(core=0.5), Vortex(circulation=-1.5, centre_x=0.2, centre_y=-0.3, core=0.5)
+    with torch.no_grad():
+        flow.circulation.fill_(-1.5)
+        flow.centre.copy_(torch.tensor([0.2, -0.3]))
+    torch.testing.assert_close(flow(x, 0.0), vortex(x, 0.0))
+
+    with torch.no_grad():
+        flow.stretch.fill_(0.4)
+        flow.shear.fill_(-0.7)
+    slopes = torch.vmap(torch.func.jacfwd(lambda one: flow(one, 0.0)))(x)
+    torch.testing.assert_close(slopes.diagonal(dim1=1, dim2=2).sum(1), torch.zeros(20, dtype=torch.float64))
+    # It goes round on ellipses: |M (x - c)| does not change.
+    stretched, shear = np.exp(0.4), -0.7
+    m = torch.tensor([[stretched, 0.0], [shear, 1 / stretched]], dtype=torch.float64)
+    z = (x - flow.centre.detach()) @ m.T
+    assert (z * (flow(x, 0.0).detach() @ m.T)).sum(1).abs().max() < 1e-12
+
+
+def test_schwarz_charges_for_parameters() -> None:
+    found = vortices.criterion(-3.0, 4, num_particles=500, num_snapshots=5)
+
+    assert found == pytest.approx(-3.0 + 4 / 200 * np.log(400))  # 100 particles through 4 intervals
 
 
 def test_references_are_built_from_names() -> None:
@@ -159,11 +185,9 @@ def test_coverage_comes_with_its_binomial_interval() -> None:
     )
 
 
-def test_the_smallest_error_on_training_snapshots_is_chosen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_smallest_criterion_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [("rotation", "static", 0.1, 0.3), ("vortex", "static", 0.05, 0.2), ("linear", "linear", 0.1, 0.6)]
-    found = pd.DataFrame(rows, columns=["family", "solver", "volatility", "left_out_w2"]).assign(data="sea")
+    found = pd.DataFrame(rows, columns=["family", "solver", "volatility", "criterion"]).assign(data="sea")
     found.to_csv(tmp_path / "rows.csv")
     monkeypatch.setattr(vortices, "RESULTS", tmp_path / "rows.csv")
 
