@@ -1,18 +1,20 @@
-"""Choose reference and volatility for the blood cells, on their training snapshots alone.
+r"""Choose reference, clock and volatility for the blood cells, on their training snapshots alone.
 
 Run ``python -m experiments.sbirr.pbmc`` from the root of the repository, with the data under ``SEQDYN_DATA``;
-finished rows are skipped. Every family and volatility of ``config.yaml`` is fitted without one training
+finished rows are skipped. Every candidate of ``config.yaml`` is fitted without one training
 snapshot at a time, to a subset of the cells, and scored on that snapshot: energy distance to all its cells.
 The lowest mean wins. ``experiments.sbirr.pbmc_heldout`` then fits the winner to all cells and opens the
 held-out snapshots. ``--table`` prints all candidates, ``--fast`` shows that it runs.
 
-The volatility of each feature is a share of its standard deviation within a snapshot, per root of the time
-between two of the 21 snapshots.
+The volatility of each feature is a share of its standard deviation within a snapshot, per root of an hour.
+Cells answer a stimulus fast at first and ever more slowly, so that among the candidates are bridges by a
+clock that slows down, :math:`s = \tau \log(1 + t / \tau)`; with an infinite :math:`\tau` it is t.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from typing import Any
 
@@ -28,18 +30,19 @@ from seqdyn.models import SchrodingerBridge
 from seqdyn.ot.distances import energy_distance
 from seqdyn.ot.exact import displacement
 
-KEYS = ("family", "volatility", "left_out")
+KEYS = ("family", "clock", "volatility", "left_out")
 RESULTS = shared.RESULTS / "sbirr_pbmc.csv"
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """A family and a volatility, without one training snapshot."""
+    """A candidate, without one training snapshot."""
 
     family: str
+    clock: float  # hours after which it is half as fast
     volatility: float  # share of the standard deviation
     left_out: int  # number of the training snapshot
-    reference: dict[str, Any]
+    reference: str | dict[str, Any]
     num_cells: int  # of each training snapshot
     max_epochs: int
     num_samples: int
@@ -50,8 +53,9 @@ def rows(section: dict[str, Any]) -> list[Config]:
     """Every candidate without each snapshot."""
     common = {name: section[name] for name in ("num_cells", "max_epochs", "num_samples", "seed")}
     return [
-        Config(family, volatility, left_out, reference, **common)
+        Config(family, clock, volatility, left_out, reference, **common)
         for family, reference in section["families"].items()
+        for clock in section["clocks"]
         for volatility in section["volatilities"]
         for left_out in section["left_out"]
     ]
@@ -65,10 +69,10 @@ def run(config: Config) -> list[dict[str, Any]]:
     when, y = times[config.left_out], clouds_by_time(train)[times[config.left_out]]
     fewer = some_cells(train.isel({PARTICLE: train[TIME].values != when}), config.num_cells, config.seed)
     before = time.process_time()
-    model = fitted(fewer, config.reference, config.volatility, config.max_epochs, config.seed)
+    model = fitted(fewer, config.reference, config.clock, config.volatility, config.max_epochs, config.seed)
     seconds = round(time.process_time() - before, 2)
-    found = predictions(model, fewer, when, config.num_samples, config.seed)
-    row = {"family": config.family, "volatility": config.volatility, "left_out": config.left_out}
+    found = predictions(model, fewer, when, config.clock, config.num_samples, config.seed)
+    row = {name: getattr(config, name) for name in KEYS}
     row |= {name: energy_distance(x, y, weights) for name, (x, weights) in found.items()}
     return [row | {"seed": config.seed, "divergence": float(model.divergence), "cpu_seconds": seconds}]
 
@@ -87,27 +91,45 @@ def volatility_of(data: xr.Dataset, share: float) -> np.ndarray:
     return share * about.std(axis=0)
 
 
+def by_clock(times: Any, clock: float) -> np.ndarray:
+    """Times by a clock that slows down."""
+    times = np.asarray(times, dtype=float)
+    return times if math.isinf(clock) else clock * np.log1p(times / clock)
+
+
 def fitted(
-    data: xr.Dataset, reference: dict[str, Any], share: float, max_epochs: int, seed: int
+    data: xr.Dataset,
+    reference: str | dict[str, Any],
+    clock: float,
+    share: float,
+    max_epochs: int,
+    seed: int,
 ) -> SchrodingerBridge:
-    """A bridge through snapshots."""
+    """A bridge through snapshots, by the clock."""
+    data = data.assign_coords({TIME: (PARTICLE, by_clock(data[TIME].values, clock))})
     arguments = {"volatility": volatility_of(data, share).tolist(), "reference": reference}
     model = shared.bridge(arguments, data.sizes[FEATURE])
     return shared.fitted(model, data, seed, max_epochs=max_epochs)
 
 
 def predictions(
-    model: SchrodingerBridge, train: xr.Dataset, when: float, num_samples: int, seed: int
+    model: SchrodingerBridge, train: xr.Dataset, when: float, clock: float, num_samples: int, seed: int
 ) -> dict[str, Cloud]:
-    """Clouds at a time: of the bridge, of straight lines, and of these with the bridge's Gaussian spread."""
+    """Clouds at a time: of the bridge, of straight lines, and of these with the bridge's Gaussian spread.
+
+    Straight lines go by the hour; their spread is that of the bridge's noise by its clock.
+    """
     known = clouds_by_time(train)
     times = sorted(known)
     after = int(np.searchsorted(times, when))
     start, end = times[after - 1], times[after]
-    share, scale = (when - start) / (end - start), np.asarray(model.hparams.volatility) * (end - start) ** 0.5
+    share, volatility = (when - start) / (end - start), np.asarray(model.hparams.volatility)
+    first, now, last = by_clock([start, when, end], clock)
+    variance = (now - first) * (last - now) / (last - first)
+    scale = volatility * (variance / (share * (1 - share))) ** 0.5
     spread = spread_displacement(known[start], known[end], share, scale, num_samples, seed)
     return {
-        "model": (model.marginal([when], num_samples=num_samples, seed=seed)[X].values[:, 0], None),
+        "model": (model.marginal([now], num_samples=num_samples, seed=seed)[X].values[:, 0], None),
         "displacement": displacement(known[start], known[end], share),
         "displacement_spread": (spread, None),
     }
@@ -116,7 +138,7 @@ def predictions(
 def means(found: pd.DataFrame) -> pd.DataFrame:
     """Mean scores of the candidates, the winner first."""
     names = ["model", "displacement", "displacement_spread", "divergence", "cpu_seconds"]
-    return found.groupby(["family", "volatility"], sort=False)[names].mean().sort_values("model")
+    return found.groupby(["family", "clock", "volatility"], sort=False)[names].mean().sort_values("model")
 
 
 def table(found: pd.DataFrame, section: dict[str, Any]) -> str:

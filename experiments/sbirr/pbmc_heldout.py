@@ -1,7 +1,7 @@
 """Open the held-out snapshots of the blood cells, once, after ``experiments.sbirr.pbmc`` has chosen.
 
 Run ``python -m experiments.sbirr.pbmc_heldout`` from the root of the repository, with the data under
-``SEQDYN_DATA``. The chosen reference and volatility are fitted to all cells of the snapshots with even
+``SEQDYN_DATA``. The chosen reference, clock and volatility are fitted to all cells of the snapshots with even
 numbers; 1000 particles of the bridge are compared with each snapshot with an odd number, beside displacement
 interpolation with its weights, and 1000 draws of it with the spread of a Brownian bridge. Intervals of
 differences are the middle 95 % over resampled held-out cells. ``--table`` prints the rows, ``--fast`` shows
@@ -25,17 +25,18 @@ from experiments.sbirr.scoring import Resampled, clouds_by_time
 from seqdyn import datasets
 from seqdyn.ot.distances import energy_distance, split_half
 
-KEYS = ("family", "volatility", "seed", "index")
+KEYS = ("family", "clock", "volatility", "seed", "index")
 RIVALS = ("displacement", "displacement_spread")
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """The chosen family and volatility under one seed of fit and draws."""
+    """The winner under one seed of fit and draws."""
 
     family: str
+    clock: float
     volatility: float
-    reference: dict[str, Any]
+    reference: str | dict[str, Any]
     num_cells: int
     max_epochs: int
     num_samples: int
@@ -46,10 +47,11 @@ class Config:
 def rows(section: dict[str, Any]) -> list[Config]:
     """The winner under every seed."""
     families = yaml.safe_load(shared.CONFIG.read_text())["pbmc"]["families"]
-    family, volatility = section.get("chosen") or pbmc.means(pd.read_csv(pbmc.RESULTS)).index[0]
+    family, clock, volatility = section.get("chosen") or pbmc.means(pd.read_csv(pbmc.RESULTS)).index[0]
     names = ("num_cells", "max_epochs", "num_samples", "num_resamples")
     common = {name: section[name] for name in names}
-    return [Config(family, volatility, families[family], seed=seed, **common) for seed in section["seeds"]]
+    chosen = family, clock, volatility, families[family]
+    return [Config(*chosen, seed=seed, **common) for seed in section["seeds"]]
 
 
 def run(config: Config) -> list[dict[str, Any]]:
@@ -58,14 +60,16 @@ def run(config: Config) -> list[dict[str, Any]]:
     train = shared.snapshots_at(data, data.attrs["train_index"])
     train = pbmc.some_cells(train, config.num_cells, config.seed)
     cpu, wall = time.process_time(), time.monotonic()
-    model = pbmc.fitted(train, config.reference, config.volatility, config.max_epochs, config.seed)
+    model = pbmc.fitted(
+        train, config.reference, config.clock, config.volatility, config.max_epochs, config.seed
+    )
     cpu, wall = time.process_time() - cpu, time.monotonic() - wall
     cost = {"cpu_seconds": round(cpu, 1), "wall_seconds": round(wall, 1), "peak_mb": round(_peak(), 1)}
     held_out = clouds_by_time(shared.snapshots_at(data, data.attrs["held_out_index"]))
-    job = {"family": config.family, "volatility": config.volatility, "seed": config.seed}
+    job = {name: getattr(config, name) for name in ("family", "clock", "volatility", "seed")}
     found = []
     for index, (when, y) in zip(sorted(data.attrs["held_out_index"]), held_out.items(), strict=True):
-        predicted = pbmc.predictions(model, train, when, config.num_samples, config.seed)
+        predicted = pbmc.predictions(model, train, when, config.clock, config.num_samples, config.seed)
         row = job | {"index": index, "time": when}
         row |= {name: energy_distance(x, y, weights) for name, (x, weights) in predicted.items()}
         row |= {"floor": split_half(y, energy_distance).mean}
@@ -89,7 +93,7 @@ def table(found: pd.DataFrame, section: dict[str, Any]) -> str:
     names = ["model", "displacement", "displacement_spread", "floor"]
     names += [column for column in found.columns if column.startswith("less_")]
     cost = found.groupby("seed")[["cpu_seconds", "wall_seconds", "peak_mb"]].first()
-    head = " at ".join(map(str, found[["family", "volatility"]].iloc[0]))
+    head = " at ".join(map(str, found[["family", "clock", "volatility"]].iloc[0]))
     wide = found.groupby("index")[names].mean()
     return "\n\n".join([head, shared.markdown(wide, digits=4), shared.markdown(cost, digits=0)])
 
