@@ -15,6 +15,7 @@ reference's parameters is that of the first term at fixed :math:`\pi_k`.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -24,16 +25,19 @@ from torch import Tensor, nn
 from seqdyn.errors import NonFiniteError
 from seqdyn.ot.coupling import Coupling, couple, entropic_plan
 from seqdyn.sde.intervals import Intervals
-from seqdyn.sde.regression import BridgePaths
+from seqdyn.sde.pinned import PinnedPaths
+from seqdyn.sde.regression import FEW, BridgePaths
 from seqdyn.sde.sampling import pick, systematic
 from seqdyn.sde.solvers import PairSolver
-from seqdyn.sde.transition import Transition, transition_cost, whitener
+from seqdyn.sde.transition import Transition, in_blocks, transition_cost, whitener
 
 __all__ = ["Chain", "Reference", "bridge_paths", "gradient", "is_solved", "objective"]
 
 _ROWS = 2000  # states for which a drift is computed at once
 _ENTRIES = 2**23  # of the cost matrices that are held at once, 64 MB
 _STATES = 20_000  # coordinates of states through which derivatives of a drift are followed at once
+_NETWORK_STATES = 2_000  # likewise of one with many parameters, which keeps about 100 kB for each
+_MATRICES = 2**22  # entries of the covariances of all steps that are held at once, 32 MB
 _LOOSE = 1e-3  # error of its marginals above which a coupling is no solution
 _Tensors = TypeVar("_Tensors", Intervals, Transition)
 
@@ -139,14 +143,12 @@ class Chain:
 
     def fill(self, index: int, a: Tensor, b: Tensor, fractions: Tensor) -> Tensor:
         """States (F, N, C) at fractions of an interval, of pinned paths from a to b (N, C)."""
-        reference = self.reference
         ends = torch.tensor([0.0, 1.0], dtype=a.dtype, device=a.device)
-        grid = reference.solver.refined(torch.cat([ends, fractions]).unique())
-        start, duration = self.intervals.start[index, None], self.intervals.duration[index, None]
-        paths = reference.solver.pinned(
-            reference.drift, reference.noise, a[None], b[None], start, duration, grid
-        )
-        return paths.states[torch.searchsorted(grid, fractions), 0]
+        grid = self.reference.solver.refined(torch.cat([ends, fractions]).unique())
+        wanted = torch.searchsorted(grid, fractions)
+        only = _part(self.intervals, slice(index, index + 1))
+        parts = _pinned(self.reference, only, a[None], b[None], grid)
+        return torch.cat([paths.states[wanted, 0] for paths in parts], dim=1)
 
     def sample(self, index: int, num_samples: int, fractions: Tensor, share: Tensor | None = None) -> Tensor:
         """States (F, S, C) of paths of the bridge at fractions (F,) of an interval; see :meth:`pairs`."""
@@ -203,16 +205,31 @@ def bridge_paths(
     noise.
     """
     grid = torch.linspace(0, 1, num_steps + 1, dtype=a.dtype, device=a.device)
-    found = reference.solver.pinned(
-        reference.drift, reference.noise, a, b, intervals.start, intervals.duration, grid
-    )
+    found = [torch.cat(parts, dim=2) for parts in zip(*_pinned(reference, intervals, a, b, grid), strict=True)]
     step = (intervals.duration / num_steps)[:, None, None].expand_as(a[..., :1])
     places = torch.arange(num_steps, dtype=a.dtype, device=a.device).view(-1, 1, 1, 1)
     times = intervals.start[:, None, None] + step * places
-    states = found.states[:-1]
-    velocities = reference.drift(states, times) + found.pull / step
+    states, pull = found[0][:-1], found[1]
+    velocities = in_blocks(reference.drift, states, times) + pull / step
     weights = step.expand_as(times).flatten()
     return BridgePaths(states.flatten(0, 2), times.flatten(0, 2), velocities.flatten(0, 2), weights)
+
+
+def _pinned(
+    reference: Reference, intervals: Intervals, a: Tensor, b: Tensor, grid: Tensor
+) -> Iterator[PinnedPaths]:
+    """Draw pinned paths from a to b (K, N, C), as many at once as may be held in memory."""
+    solver, start, duration = reference.solver, intervals.start, intervals.duration
+    rows = _rows(reference, len(start), len(grid))
+    for x, y in zip(a.split(rows, dim=1), b.split(rows, dim=1), strict=True):
+        yield solver.pinned(reference.drift, reference.noise, x, y, start, duration, grid)
+
+
+def _rows(reference: Reference, count: int, num_steps: int) -> int:
+    """Of how many states in each of K intervals all steps may be held at once."""
+    if not reference.solver.num_steps:  # the steps are the same for all states
+        return sys.maxsize
+    return max(1, _MATRICES // (count * num_steps * reference.noise.numel()))
 
 
 def objective(reference: Reference, intervals: Intervals, start: Tensor | None) -> tuple[Tensor, Coupling]:
@@ -248,7 +265,9 @@ def gradient(
     """
     count, size, width = intervals.source.shape
     steps = reference.solver.num_steps
-    rows = max(1, _STATES // (count * width * steps)) if steps else size
+    many = sum(parameter.numel() for parameter in parameters) > FEW
+    states = _NETWORK_STATES if many else _STATES
+    rows = max(1, states // (count * width * steps)) if steps else size
     with torch.enable_grad():
         if rows >= size:
             value, coupling = objective(reference, intervals, start)
@@ -333,7 +352,7 @@ def _transitions(reference: Reference, intervals: Intervals) -> Transition:
     Raises:
         NonFiniteError: If one has no finite mean and covariance.
     """
-    found = reference.solver.transitions(reference.drift, reference.noise, intervals)
+    found = _unchecked_transitions(reference, intervals)
     lost = ~torch.isfinite(found.mean).flatten(1).all(dim=1)
     lost |= (torch.linalg.cholesky_ex(found.covariance.detach()).info != 0).flatten(1).any(dim=1)
     if bool(lost.any()):
@@ -345,6 +364,19 @@ def _transitions(reference: Reference, intervals: Intervals) -> Transition:
             "drift, or take more num_steps."
         )
     return found
+
+
+def _unchecked_transitions(reference: Reference, intervals: Intervals) -> Transition:
+    """Transitions over all intervals, without derivatives from a part of the sources at a time."""
+    count, size = intervals.source.shape[:2]
+    rows = _rows(reference, count, reference.solver.num_steps)
+    if torch.is_grad_enabled() or rows >= size:
+        return reference.solver.transitions(reference.drift, reference.noise, intervals)
+    parts = [
+        reference.solver.transitions(reference.drift, reference.noise, intervals._replace(source=source))
+        for source in intervals.source.split(rows, dim=1)
+    ]
+    return Transition(*(torch.cat(tensors, dim=1) for tensors in zip(*parts, strict=True)))
 
 
 def _moments(plan: Tensor, target: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

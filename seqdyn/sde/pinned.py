@@ -16,13 +16,14 @@ reaches the end exactly, and its law is the exact pinned law where the steps are
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from seqdyn.sde.integrate import Drift, heun
-from seqdyn.sde.transition import affine_transition, step_derivatives, step_noise
+from seqdyn.sde.transition import affine_transition, in_blocks, step_derivatives, step_noise
 
 __all__ = ["PinnedPaths", "affine_pinned_paths", "pinned_paths"]
 
@@ -74,12 +75,12 @@ def pinned_paths(
     lengths = duration * grid.diff(dim=0)
 
     def move(x: Tensor, index: int) -> Tensor:
-        return heun(drift, x, times[index], lengths[index])
+        return in_blocks(partial(heun, drift), x, times[index], lengths[index])
 
     for number in range(_PASSES + 1):
         before = nominal[:-1]
         derivatives = step_derivatives(drift, before, times, lengths)
-        offsets = heun(drift, before, times, lengths) - (derivatives @ before[..., None])[..., 0]
+        offsets = in_blocks(partial(heun, drift), before, times, lengths) - (derivatives @ before[..., None])[..., 0]
         spread = step_noise(derivatives, noise, lengths)
         found = _guide(_Steps(move, derivatives, offsets, spread), a, b, noisy=number == _PASSES)
         nominal = found.states

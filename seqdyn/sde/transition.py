@@ -16,6 +16,8 @@ exponential.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -27,6 +29,7 @@ __all__ = [
     "AffineTransition",
     "Transition",
     "affine_transition",
+    "in_blocks",
     "linearized",
     "mean_path",
     "step_derivatives",
@@ -34,6 +37,9 @@ __all__ = [
     "transition_cost",
     "whitener",
 ]
+
+
+_COORDINATES = 10_000  # of states that a drift sees at once; a network keeps some kilobytes for each
 
 
 class Transition(NamedTuple):
@@ -105,8 +111,23 @@ def mean_path(drift: Drift, x: Tensor, start: Any, step: Any, num_steps: int) ->
     """Noiseless path (num_steps + 1, N, C) from states (N, C); ``start`` and ``step`` may be (N, 1)."""
     states = [x]
     for index in range(num_steps):
-        states.append(heun(drift, states[-1], start + index * step, step))
+        states.append(in_blocks(partial(heun, drift), states[-1], start + index * step, step))
     return torch.stack(states)
+
+
+def in_blocks(function: Callable[..., Tensor], x: Tensor, *others: Any) -> Tensor:
+    """A function of states (..., C) and of numbers for each, (..., 1), a few states at a time.
+
+    What it makes of a state must depend on that state alone. Where gradients are followed, which keep
+    everything anyway, and where there are few states, it sees all at once.
+    """
+    rows, count = max(1, _COORDINATES // x.shape[-1]), x[..., 0].numel()
+    if torch.is_grad_enabled() or count <= rows:
+        return function(x, *others)
+    columns = [torch.as_tensor(one, dtype=x.dtype, device=x.device) for one in others]
+    columns = [one.expand_as(x[..., :1]).reshape(-1, 1) for one in columns]
+    parts = zip(*(one.split(rows) for one in (x.reshape(-1, x.shape[-1]), *columns)), strict=True)
+    return torch.cat([function(*part) for part in parts]).unflatten(0, x.shape[:-1])
 
 
 def step_derivatives(drift: Drift, x: Tensor, t: Any, step: Any) -> Tensor:
@@ -114,6 +135,10 @@ def step_derivatives(drift: Drift, x: Tensor, t: Any, step: Any) -> Tensor:
 
     Each state's step depends on that state alone, so that one backward pass gives a row for all of them.
     """
+    return in_blocks(partial(_step_derivatives, drift), x, t, step)
+
+
+def _step_derivatives(drift: Drift, x: Tensor, t: Any, step: Any) -> Tensor:
     keep = torch.is_grad_enabled()
     with torch.enable_grad():
         x = x if keep and x.requires_grad else x.detach().requires_grad_()

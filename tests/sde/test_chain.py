@@ -17,12 +17,14 @@ import seqdyn.sde.chain as module
 from seqdyn.errors import NonFiniteError
 from seqdyn.metrics import wasserstein
 from seqdyn.sde.bridge import GaussianBridge, gaussian_bridge
-from seqdyn.sde.chain import Chain, Reference, objective
-from seqdyn.sde.drifts import Linear, LotkaVolterra, Zero
+from seqdyn.sde.chain import Chain, Reference, gradient, objective
+from seqdyn.sde.drifts import GradientField, Linear, LotkaVolterra, Zero
+from seqdyn.rng import fork_rng
+from seqdyn.sde.intervals import Intervals
 from seqdyn.sde.process import Process
 from seqdyn.sde.sampling import systematic
 from seqdyn.sde.solvers import Affine, Linearized
-from seqdyn.sde.transition import affine_transition
+from seqdyn.sde.transition import Transition, affine_transition
 
 MakeChain = Callable[..., Chain]
 LEFT = ([-1.0, 0.0], [[1.0, 0.3], [0.3, 0.5]])
@@ -413,6 +415,79 @@ def test_many_intervals_at_once_are_each_alone(
     again, others = objective(reference, intervals, together.coupling.g)
     assert float(again.detach()) == pytest.approx(float(value.detach()), abs=1e-8)
     torch.testing.assert_close(others.error, coupling.error, rtol=0, atol=1e-8)
+
+
+# In bounded memory
+# ------------------------------------------------------------------------------------------------------
+
+
+class Watched(nn.Module):
+    """A drift that remembers the most states it was asked for at once."""
+
+    def __init__(self, drift: nn.Module) -> None:
+        super().__init__()
+        self.drift, self.most = drift, 0
+
+    def forward(self, x: Tensor, t: Any) -> Tensor:
+        self.most = max(self.most, x[..., 0].numel())
+        return self.drift(x, t)
+
+
+def test_a_drift_sees_a_bounded_number_of_states_at_once(make_intervals_of: Any) -> None:
+    drift = Watched(Linear(2))
+    intervals = make_intervals_of([torch.randn(300, 2).double() for _ in range(3)], [0.0, 1.0, 2.0])
+
+    chain = Chain(Reference(drift, torch.eye(2).double(), Linearized(30)), intervals)
+    chain.sample(0, 500, tensor([0.5]))
+    chain.paths(200, 30)
+
+    assert drift.most == 5000  # of 18,000 states of all sources, and 15,000 and 12,000 of all paths
+
+
+def test_parts_of_the_states_give_what_all_of_them_give(
+    predators: list[Tensor], make_intervals_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    intervals = make_intervals_of(predators, TIMES)
+
+    def found() -> list[Tensor]:
+        with fork_rng(0):
+            chain = Chain(Reference(known_drift(), 0.09 * torch.eye(2).double(), Linearized(20)), intervals)
+            drawn = [chain.sample(1, 40, tensor([0.3, 1.0])), *chain.paths(15, 20)]
+        return [*chain.transitions, chain.value, *drawn]
+
+    whole = found()
+    monkeypatch.setattr("seqdyn.sde.transition._COORDINATES", 14)  # seven states
+
+    for part, expected in zip(found(), whole, strict=True):
+        torch.testing.assert_close(part, expected, rtol=1e-9, atol=1e-9)
+
+    monkeypatch.setattr(module, "_MATRICES", 4 * 20 * 12)  # of twelve sources in all, and as many paths
+    apart = found()
+    for part, expected in zip(apart[:4], whole[:4], strict=True):
+        torch.testing.assert_close(part, expected, rtol=1e-9, atol=1e-9)
+    for part, expected in zip(apart[4:], whole[4:], strict=True):  # whose noise is drawn in another order
+        assert part.shape == expected.shape and torch.isfinite(part).all()
+    ends = predators[2]
+    assert nearest(apart[4][1], ends)[0].max() == 0
+
+
+class Counting(Linearized):
+    """A solver that remembers of how many sources it followed derivatives at once."""
+
+    def transitions(self, drift: nn.Module, noise: Tensor, intervals: Intervals) -> Transition:
+        if torch.is_grad_enabled():
+            self.most = max(getattr(self, "most", 0), intervals.source.shape[1])
+        return super().transitions(drift, noise, intervals)
+
+
+def test_derivatives_of_a_network_are_followed_from_fewer_states(make_intervals_of: Any) -> None:
+    """Each takes about 100 kB; those of a drift with few parameters a hundredth of it."""
+    intervals = make_intervals_of([torch.randn(40, 2).double() for _ in range(2)], [0.0, 1.0])
+    for hidden, expected in (((8,), 40), ((16, 16), 20)):
+        drift, solver = GradientField(2, hidden), Counting(50)
+        reference = Reference(drift, torch.eye(2).double(), solver)
+        gradient(reference, intervals, None, list(drift.parameters()))
+        assert solver.most == expected
 
 
 # The objective's gradient
