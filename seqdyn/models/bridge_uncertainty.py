@@ -92,9 +92,10 @@ def resampled(snapshots: Snapshots) -> Snapshots:
 
 
 def simulated(process: Process, solver: PairSolver, snapshots: Snapshots, num_steps: int) -> Snapshots:
-    """Snapshots of the same sizes and times, drawn from a process that starts in the first of each condition.
+    """Snapshots at the same times, drawn from a process that starts in the first of each condition.
 
-    Every snapshot is simulated from starts of its own, so that no particle is seen twice; the first is kept.
+    Each has as many particles as the weights of the data's are worth. It is simulated from starts of its own,
+    so that no particle is seen twice; the first is kept. Nothing multiplies: the process itself does not.
     """
     reference = process.reference(solver)
     clouds, weights, first = [], [], 0
@@ -104,14 +105,23 @@ def simulated(process: Process, solver: PairSolver, snapshots: Snapshots, num_st
             clouds.append(x)
             weights.append(snapshots.weight[number])
             continue
-        chosen = snapshots.x[first][systematic(snapshots.weight[first], len(x))]
+        size = _effective_size(x, snapshots.weight[number])
+        chosen = snapshots.x[first][systematic(snapshots.weight[first], size)]
         times = [float(snapshots.time[first]), float(snapshots.time[number])]
         step = float(snapshots.time[first + 1] - snapshots.time[first]) / num_steps
-        weights.append(x.new_full((len(x),), 1 / len(x)))
+        weights.append(x.new_full((size,), 1 / size))
         clouds.append(
             simulate(reference.drift, process.scale().detach(), chosen, times, step_size=step)[:, -1]
         )
-    return snapshots._replace(x=clouds, weight=weights)
+    still = [torch.zeros_like(weight) for weight in weights]
+    return snapshots._replace(x=clouds, weight=weights, growth=still)
+
+
+def _effective_size(x: Tensor, weight: Tensor) -> int:
+    r"""How many particles of equal weight are worth a cloud: :math:`1 / \sum_i w_i^2`, equal ones joined."""
+    _, group = torch.unique(x, dim=0, return_inverse=True)
+    mass = torch.zeros_like(weight).index_add(0, group, weight)
+    return max(1, round(float(1 / mass.square().sum())))
 
 
 def refitted(

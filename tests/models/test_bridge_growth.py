@@ -9,8 +9,11 @@ import xarray as xr
 
 from seqdyn.data import stack_snapshots
 from seqdyn.models import SchrodingerBridge
+from seqdyn.models.bridge_uncertainty import simulated
 from seqdyn.sde.drifts import Linear, Zero
 from seqdyn.sde.intervals import Snapshots, make_intervals
+from seqdyn.sde.process import Process
+from seqdyn.sde.solvers import Affine
 
 
 def branches() -> tuple[xr.Dataset, np.ndarray]:
@@ -123,3 +126,34 @@ def test_fast_growth_does_not_overflow() -> None:
     torch.testing.assert_close(
         intervals.source_weight[0], torch.tensor([0.5, 0.5]).double(), rtol=0, atol=1e-4
     )
+
+
+def test_simulations_for_the_volatility_count_particles_by_their_weights_and_do_not_grow() -> None:
+    x = torch.randn(12, 1).double()
+    weight = torch.full((12,), 1 / 12).double()
+    twice, half = torch.cat([x, x]), torch.cat([weight, weight]) / 2
+    uneven = torch.tensor([0.5, 0.5, *[0.0] * 10]).double()
+    snapshots = Snapshots(
+        [x, twice, x], [weight, half, uneven], [part.abs()[:, 0] for part in (x, twice, x)],
+        torch.arange(3.0).double(), torch.zeros(3, dtype=torch.int64),
+    )  # fmt: skip
+    process = Process(Zero(), 1, False, True)
+
+    found = simulated(process, Affine(), snapshots, 5)
+
+    assert [len(part) for part in found.x] == [len(part) for part in found.weight] == [12, 12, 2]
+    assert [part.tolist() for part in found.growth] == [[0.0] * 12, [0.0] * 12, [0.0] * 2]
+    make_intervals(found)
+
+
+def test_particles_that_are_listed_three_times_do_not_change_an_estimated_volatility() -> None:
+    generator = np.random.default_rng(0)
+    clouds = [generator.normal(place, 0.5, (15, 1)) for place in (0.0, 0.3, 0.6)]
+    found = []
+    for times in (1, 3):
+        data = stack_snapshots([np.repeat(cloud, times, axis=0) for cloud in clouds], times=[0, 1, 2])
+        model = SchrodingerBridge(1, "estimate", reference="OrnsteinUhlenbeck", num_simulations=3)
+        model.fit(data, max_epochs=5, seed=0, enable_progress_bar=False)
+        found.append(float(model.volatility_estimate["corrected"]))
+
+    assert found[1] == pytest.approx(found[0], rel=1e-3)
