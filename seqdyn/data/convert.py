@@ -327,6 +327,13 @@ def _as_clouds(source: Any, times: Any) -> tuple[list[np.ndarray], np.ndarray]:
             f"there are {len(clouds)} snapshots but {found} times; pass times=[...] with one number per "
             "snapshot."
         )
+    distinct, counts = np.unique(times, return_counts=True)
+    if (counts > 1).any():
+        raise ValueError(
+            f"{counts.max()} snapshots are at the time {plain(distinct[counts.argmax()])!r}; one time is one "
+            "snapshot: join them with np.concatenate, give each its own time, or tell them apart by a "
+            "condition: read each alone and add data.assign_coords(condition=('particle', labels))."
+        )
     padding = [np.isnan(cloud).all(axis=1) for cloud in clouds]
     clouds = [cloud[~empty] for cloud, empty in zip(clouds, padding, strict=True)]
     if any(len(cloud) == 0 for cloud in clouds):

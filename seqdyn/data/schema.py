@@ -378,11 +378,17 @@ def _check_weights(data: xr.Dataset) -> None:
             f"'weight' is negative at {where(data[WEIGHT], weight < 0)}; give each particle a weight of at "
             "least 0, or leave 'weight' out for equal ones."
         )
-    total = data[WEIGHT].groupby(data[TIME]).sum()
+    columns = {TIME: data[TIME].values}
+    if CONDITION in data.coords and data[CONDITION].dims == (PARTICLE,):
+        columns[CONDITION] = data[CONDITION].values
+    keys = pd.DataFrame(columns)
+    total = pd.Series(weight).groupby([keys[name] for name in keys]).transform("sum").to_numpy()
     if (total == 0).any():
+        first = int((total == 0).argmax())
+        of = f" in condition {plain(columns[CONDITION][first])!r}" if CONDITION in columns else ""
         raise ValueError(
-            f"all particles at time {plain(total[TIME].values[int((total.values == 0).argmax())])!r} have "
-            "weight 0; give one of them a weight, or drop this snapshot."
+            f"all particles at time {plain(columns[TIME][first])!r}{of} have weight 0; give one of them a "
+            "weight, or drop this snapshot."
         )
 
 

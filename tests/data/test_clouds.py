@@ -325,3 +325,10 @@ def test_an_object_of_no_known_type_is_refused() -> None:
 def test_times_in_the_wrong_argument_are_not_ignored(source: Any, time: Any, remedy: str) -> None:
     with pytest.raises(ValueError, match=remedy):
         read_snapshots(source, time=time)
+
+
+def test_two_snapshots_at_one_time_are_refused() -> None:
+    clouds = [np.zeros((3, 2)), np.ones((3, 2)), np.ones((2, 2))]
+
+    with pytest.raises(ValueError, match=r"2 snapshots are at the time 0; .*join them with np.concatenate"):
+        read_snapshots(clouds, times=[0, 0, 1])
