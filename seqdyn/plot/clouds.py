@@ -181,9 +181,14 @@ def name_axes(ax: Axes, x: xr.DataArray, names: list[Any]) -> None:
         ax.set(xlabel=value_label("time", x[TIME].attrs.get("units")).replace("\n", " "), ylabel=first)
 
 
-def extrapolated(data: xr.Dataset) -> float:
-    """Return the time after which a result is extrapolated, infinity if it says nothing of it."""
-    return float(data.attrs.get("extrapolation_from", np.inf))
+def extrapolated(data: xr.Dataset) -> np.ndarray:
+    """Return the time after which each particle (P,) is extrapolated, infinity if nothing is said of it.
+
+    It is an attribute, or a coordinate where it differs between particles.
+    """
+    if "extrapolation_from" in data.coords:
+        return data["extrapolation_from"].values.astype(float)
+    return np.full(data.sizes[PARTICLE], float(data.attrs.get("extrapolation_from", np.inf)))
 
 
 def _clouds_at(model: xr.DataArray, snapshots: xr.Dataset | None, names: list[Any]) -> dict[Any, np.ndarray]:
@@ -222,8 +227,9 @@ def _title(time: Any, population: xr.Dataset, *, lacking: bool) -> str:
     units = str(population[TIME].attrs.get("units", ""))
     units = "" if units == "1" else units
     title = f"{time:g} {units}" if 0 < len(units) <= _LONGEST_UNIT else f"time {time:g}"
-    if time > extrapolated(population):
-        title += ", extrapolated"
+    beyond = time > extrapolated(population)
+    if beyond.any():
+        title += ", extrapolated" if beyond.all() else ", partly extrapolated"
     return f"{title} (no snapshot)" if lacking else title
 
 

@@ -37,8 +37,8 @@ def trajectories(
 ) -> Axes:
     """Draw paths as thin lines under the observed snapshots; circles mark where they end.
 
-    Where the result says from when on it is extrapolated (its attribute ``extrapolation_from``), lines after
-    that time are dashed and of another colour; against time a vertical line marks it too.
+    Where the result says from when on it is extrapolated (``extrapolation_from``), lines after that time are
+    dashed and of another colour; against time a vertical line marks it too.
 
     Args:
         paths: ``x (particle, time, feature)``.
@@ -61,10 +61,12 @@ def trajectories(
     if snapshots is not None:
         _draw_observed(ax, variable(snapshots, SNAPSHOTS, (PARTICLE, FEATURE)), names)
     drawn = x.isel({PARTICLE: slice(0, most)})
-    _draw_lines(ax, drawn, names, extrapolated(paths))
+    ends = extrapolated(paths)[:most]
+    for end in np.unique(ends):
+        _draw_lines(ax, drawn.isel({PARTICLE: ends == end}), names, float(end))
     name_axes(ax, x, names)
     ax.autoscale_view()
-    if extrapolated(paths) < x[TIME].values.max():
+    if (ends < x[TIME].values.max()).any():
         legend = ax.legend(frameon=False, fontsize="small", loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
         for handle in legend.legend_handles:
             if handle is not None:

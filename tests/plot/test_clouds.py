@@ -360,3 +360,21 @@ def test_other_dims_are_refused(paths: xr.Dataset, observed: xr.Dataset) -> None
 def test_limits_are_counts(paths: xr.Dataset, name: str, argument: str) -> None:
     with pytest.raises(ValueError, match=f"{argument} must be a whole number of at least 1, got 0"):
         getattr(plot, name)(paths, **{argument: 0})
+
+
+def test_conditions_that_end_at_different_times_are_extrapolated_from_there(paths: xr.Dataset) -> None:
+    ends = np.where(np.arange(paths.sizes["particle"]) % 2, 1.0, 2.0)
+    forecast = paths.assign_coords(extrapolation_from=("particle", ends))
+
+    (ax,) = drawn(plot.trajectories(forecast))
+    panels = drawn(plot.marginals(forecast.isel(time=[2, 6, 10])))
+
+    legend = ax.get_legend()
+    assert legend is not None
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels == ["up to time 1", "extrapolated, after 1", "up to time 2", "extrapolated, after 2"]
+    lines = [c.get_segments() for c in ax.collections if isinstance(c, LineCollection)]
+    assert [len(segments) for segments in lines] == [3] * 4
+    assert [len(segments[0]) for segments in lines] == [5, 7, 9, 3]
+    titles = [panel.get_title(loc="left") for panel in panels]
+    assert titles == ["0.5 days", "1.5 days, partly extrapolated", "2.5 days, extrapolated"]
