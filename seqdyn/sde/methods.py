@@ -23,7 +23,7 @@ class Method(Protocol):
         ...
 
     def restore(self, reference: Reference, intervals: Intervals, solution: Tensor) -> AnyChain:
-        """The bridge that has this solution."""
+        """The bridge that has this solution, which may be in less precision."""
         ...
 
     def loss(self, reference: Reference, intervals: Intervals) -> Tensor:
@@ -41,6 +41,9 @@ class Couplings:
         return Chain(reference, intervals, start=solution[:, -sizes[1] :])
 
     def restore(self, reference: Reference, intervals: Intervals, solution: Tensor) -> Chain:
+        """The bridge; solved again where potentials were rounded, with which a plan misses its marginals."""
+        if solution.dtype != intervals.start.dtype:
+            return self.solve(reference, intervals, solution.to(intervals.start))
         return Chain.restored(reference, intervals, solution)
 
     def loss(self, reference: Reference, intervals: Intervals) -> Tensor:
@@ -66,6 +69,7 @@ class Projections:
         return project(reference, intervals, self.settings, seed=self.seed)
 
     def restore(self, reference: Reference, intervals: Intervals, solution: Tensor) -> ProjectedChain:
+        solution = solution.to(intervals.start)
         return ProjectedChain.restored(reference, intervals, self.settings, self.seed, solution)
 
     def loss(self, reference: Reference, intervals: Intervals) -> Tensor:
