@@ -70,7 +70,7 @@ def score(
     whole = scores[0]
     if view.labels:
         names = xr.DataArray([view.labels[code] for code in found], dims=CONDITION, name=CONDITION)
-        whole = xr.concat(scores, dim=names)
+        whole = xr.concat(scores, dim=names, join="outer")
     attrs = {"model": type(model).__name__, "num_samples": num_samples, "seed": seed}
     return xr.Dataset({"score": whole}, attrs=attrs)
 
@@ -143,16 +143,21 @@ def leave_one_out(
     progress: bool,
 ) -> xr.Dataset:
     """Scores of each inner snapshot under a fit without it; see ``SchrodingerBridge.leave_one_out``."""
-    times = _inner_times(snapshots)
+    inner, _ = _inner_and_last(snapshots)
+    times = np.unique(snapshots[TIME].values[inner]).tolist()
     seed = ambient_seed(seed)
     scores = []
     for time in tqdm(times, desc="snapshots left out", leave=False, disable=None if progress else True):
-        left = snapshots[TIME].values == time
+        left = inner & (snapshots[TIME].values == time)
         fresh = _fitted(model.fresh(), snapshots.isel({PARTICLE: ~left}), seed, max_epochs)
         scores.append(
             fresh.score(snapshots.isel({PARTICLE: left}), metrics, num_samples=num_samples, seed=seed)
         )
-    return xr.concat(scores, dim=TIME, combine_attrs="override")
+    found = xr.concat(scores, dim=TIME, join="outer", combine_attrs="override")
+    labels = condition_labels(snapshots)
+    if labels:  # in the order of the data; the outer join has sorted them
+        found = found.sel({CONDITION: [name for name in labels if name in found[CONDITION].values]})
+    return found
 
 
 def compare_references(
@@ -172,10 +177,10 @@ def compare_references(
             f"{type(references).__name__}."
         )
     seed = ambient_seed(seed)
+    _, last = _inner_and_last(snapshots)
     rows = []
     for name in tqdm(references, desc="references", leave=False, disable=None if progress else True):
         whole = _fitted(model.fresh(reference=references[name]), snapshots, seed, max_epochs)
-        times = np.unique(snapshots[TIME].values)
         inner = whole.leave_one_out(
             snapshots,
             metrics=metrics,
@@ -185,22 +190,18 @@ def compare_references(
             progress=False,
         )
         of_model = inner["score"].sel({"method": "model"}, drop=True)
-        last = snapshots[TIME].values == times[-1]
         row = {
             "divergence": float(whole.divergence),
             "num_parameters": len(get_parameters(whole.process)),
             "left_out": of_model.mean([dim for dim in of_model.dims if dim != "metric"]),
             "left_out_sd": of_model.std([dim for dim in of_model.dims if dim != "metric"], ddof=1),
         }
-        if len(times) > 2:
-            before = _fitted(
-                model.fresh(reference=references[name]), snapshots.isel({PARTICLE: ~last}), seed, max_epochs
-            )
-            ahead = before.score(
-                snapshots.isel({PARTICLE: last}), metrics, num_samples=num_samples, seed=seed
-            )
-            mean = ahead["score"].sel({"method": "model"}, drop=True)
-            row["forecast_back"] = mean.mean([dim for dim in mean.dims if dim != "metric"])
+        before = _fitted(
+            model.fresh(reference=references[name]), snapshots.isel({PARTICLE: ~last}), seed, max_epochs
+        )
+        ahead = before.score(snapshots.isel({PARTICLE: last}), metrics, num_samples=num_samples, seed=seed)
+        mean = ahead["score"].sel({"method": "model"}, drop=True)
+        row["forecast_back"] = mean.mean([dim for dim in mean.dims if dim != "metric"])
         rows.append(xr.Dataset(row))
     names = xr.DataArray(list(references), dims="reference", name="reference")
     table = xr.concat(rows, dim=names)
@@ -208,14 +209,30 @@ def compare_references(
     return table
 
 
-def _inner_times(snapshots: xr.Dataset) -> list[float]:
-    times = np.unique(snapshots[TIME].values)
-    if len(times) < 3:
+def _inner_and_last(snapshots: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Which particles (P,) are in an inner snapshot of their condition, and which in its last.
+
+    A condition with two snapshots has neither: it needs both.
+
+    Raises:
+        ValueError: If every condition is such.
+    """
+    times = snapshots[TIME].values
+    inner, last = np.zeros(len(times), dtype=bool), np.zeros(len(times), dtype=bool)
+    labels = snapshots[CONDITION].values if CONDITION in snapshots.coords else np.zeros(len(times))
+    for label in dict.fromkeys(labels.tolist()):
+        here = labels == label
+        known = np.unique(times[here])
+        if len(known) > 2:
+            inner |= here & (times > known[0]) & (times < known[-1])
+            last |= here & (times == known[-1])
+    if not inner.any():
         raise ValueError(
-            f"leaving one snapshot out needs three or more times, got {times.tolist()}; hold one back from a "
-            "later experiment, or score by model.score(held_out)."
+            f"leaving one snapshot out needs three or more times, got {np.unique(times).tolist()} and no more "
+            "than two in any condition; hold one back from a later experiment, or score by "
+            "model.score(held_out)."
         )
-    return times[1:-1].tolist()
+    return inner, last
 
 
 def _fitted(model: Any, snapshots: xr.Dataset, seed: int, max_epochs: int) -> Any:
