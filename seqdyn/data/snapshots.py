@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 import xarray as xr
 
-from seqdyn.data.marginals import marginals
+from seqdyn.data.marginals import describe_snapshots, marginals
 from seqdyn.data.schema import CONDITION, FEATURE, GROWTH, PARTICLE, TIME, WEIGHT, X, check_snapshots
 
 __all__ = ["MarginalLoader", "SnapshotDataModule"]
@@ -62,10 +62,14 @@ class MarginalLoader:
     Args:
         data: Checked snapshots.
         num_batches: Length of an epoch.
+
+    Attributes:
+        facts: Names and units of the data, see :func:`seqdyn.data.marginals.describe_snapshots`.
     """
 
     def __init__(self, data: xr.Dataset, num_batches: int) -> None:
         parts = marginals(data)
+        self.facts = describe_snapshots(data)
         self._batch: dict[str, Any] = {
             TIME: torch.tensor([part.time for part in parts], dtype=torch.float64),
             CONDITION: torch.tensor([part.condition for part in parts]),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -32,11 +34,13 @@ __all__ = [
     "method_of",
     "plain_volatility",
     "reference_of",
+    "warn_of_dimensions",
 ]
 
 SOLVERS = ("static", "linear", "ipf")
 COORDINATES = ("raw", "log")
 ESTIMATE = "estimate"
+_MANY_COORDINATES = 20
 
 
 def check_kind(reference: Any) -> None:
@@ -212,6 +216,21 @@ def first_volatility(intervals: Intervals, num_parameters: int) -> float:
     if not total > 0:
         raise ValueError("all snapshots coincide, so that there is no volatility to estimate; give a number.")
     return math.sqrt(total)
+
+
+def warn_of_dimensions(size: int, clouds: Sequence[Tensor]) -> None:
+    """Warn where particles lie so far apart, in many coordinates, that each has but one partner."""
+    if size <= _MANY_COORDINATES:
+        return
+    fewest = min(map(len, clouds))
+    warnings.warn(
+        f"the bridge works on {size} coordinates, with {fewest / size:.2g} particles for each in the "
+        f"smallest snapshot: in more than {_MANY_COORDINATES} coordinates couplings follow the few "
+        "particles there are, not the population. Take principal components: num_components=10, for "
+        "instance.",
+        UserWarning,
+        stacklevel=2,
+    )
 
 
 def check_data(

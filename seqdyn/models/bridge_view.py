@@ -22,8 +22,9 @@ from seqdyn.sde.intervals import Snapshots
 from seqdyn.sde.methods import AnyChain
 from seqdyn.sde.sampling import systematic
 
-__all__ = ["BridgeView", "Facts"]
+__all__ = ["BridgeView", "Facts", "condition_numbers"]
 
+EXTRAPOLATION = "extrapolation_from"
 _BETWEEN = 10  # parts into which an interval is cut where no times are asked for
 _ROUNDING = 1e-9  # of the whole span, by which a time may miss a snapshot's
 
@@ -48,9 +49,9 @@ class BridgeView:
         labels: Labels of the conditions; none where there is but one.
         space: From working coordinates to states.
         scale: Volatility σ (C, C) of the reference.
-        step_size: Longest time step of a simulation.
         particles: Numbers of the particles of each marginal in the training data.
         facts: Names and units.
+        num_steps: Time steps of a simulation over the shortest interval.
     """
 
     def __init__(
@@ -234,9 +235,10 @@ class BridgeView:
                 marginal = np.flatnonzero(self._conditions == code)[-1 if start == "last" else 0]
                 ends.append(float(self.times_of(code)[-1]))
                 found.append(self._run(int(marginal), values, num_samples))
-        return self._dataset(
-            found, values, codes, seed, {"extrapolation_from": ends[0] if len(set(ends)) == 1 else ends}
-        )
+        if len(set(ends)) == 1:
+            return self._dataset(found, values, codes, seed, {EXTRAPOLATION: ends[0]})
+        each = np.repeat(ends, [part.shape[1] for part in found])
+        return self._dataset(found, values, codes, seed, {}).assign_coords({EXTRAPOLATION: (PARTICLE, each)})
 
     def _run(self, marginal: int, values: np.ndarray, num_samples: int) -> Tensor:
         begin = float(self._times[marginal])
@@ -453,6 +455,12 @@ class BridgeView:
         if self._particles is None:
             return np.arange(len(self.snapshots.x[marginal]))
         return self._particles[marginal]
+
+
+def condition_numbers(conditions: Tensor) -> list[int]:
+    """Labels of conditions (P,) of which only the numbers are known; none where there is but one."""
+    numbers = conditions.unique().tolist()
+    return numbers if len(numbers) > 1 else []
 
 
 def _increasing(times: Any) -> np.ndarray:

@@ -59,8 +59,9 @@ from seqdyn.models.bridge_settings import (
     method_of,
     plain_volatility,
     reference_of,
+    warn_of_dimensions,
 )
-from seqdyn.models.bridge_view import BridgeView, Facts
+from seqdyn.models.bridge_view import BridgeView, Facts, condition_numbers
 from seqdyn.nn.working import WorkingSpace
 from seqdyn.rng import ambient_seed, fork_rng
 from seqdyn.sde.drifts import Zero
@@ -219,6 +220,8 @@ class SchrodingerBridge(Model):
         self.double()
 
     def on_train_start(self) -> None:
+        if self.hparams.solver != "ipf":
+            warn_of_dimensions(self.space.size, next(iter(self.trainer.train_dataloader))[X])
         if self.trainer.ckpt_path is not None:
             self.trainer.should_stop = self._is_calm()  # interrupted after it had come to rest
             return
@@ -330,7 +333,8 @@ class SchrodingerBridge(Model):
         return method.solve(reference, intervals, self.solution)
 
     def _remember(self, batch: dict[str, Any]) -> None:
-        """Keep the training snapshots with the weights."""
+        """Keep the training snapshots, and their names and units, with the weights."""
+        self.data_info = getattr(self.trainer.train_dataloader, "facts", self.data_info)
         sizes = torch.tensor([len(x) for x in batch[X]], device=self.device)
         self.snapshot_x = torch.cat(batch[X])
         self.snapshot_time = batch[TIME].repeat_interleave(sizes)
@@ -443,7 +447,8 @@ class SchrodingerBridge(Model):
 
         Returns:
             ``x (particle, time, feature)`` in the units of the data, each particle a path. The attribute
-            ``extrapolation_from`` is the time of the last snapshot, after which nothing holds the paths.
+            ``extrapolation_from`` is the time of the last snapshot, after which nothing holds the paths; a
+            coordinate ``extrapolation_from (particle)`` where conditions end at different times.
 
         Raises:
             NonFiniteError: If paths leave the finite numbers.
@@ -633,8 +638,10 @@ class SchrodingerBridge(Model):
     ) -> xr.Dataset:
         """Score each snapshot but the first and the last under a fit, from the beginning, to all others.
 
+        Of several conditions a time is left out in those in which it is neither the first nor the last.
+
         Args:
-            snapshots: Snapshots at three or more times.
+            snapshots: Snapshots at three or more times, in one condition at least.
             metrics: Some of ``"w2"``, ``"w1"``, ``"energy"``, ``"mmd2"`` and ``"swd"``, see :meth:`score`.
             num_samples: Particles drawn of the model and of the Brownian bridge.
             seed: Seed of fits and draws.
@@ -642,7 +649,8 @@ class SchrodingerBridge(Model):
             progress: Show a progress bar.
 
         Returns:
-            ``score (method, time, metric)``; this model is left as it is.
+            ``score (method, time, metric)``, of several conditions also with the dim ``condition``, NaN where
+            nothing was left out; this model is left as it is.
 
         Raises:
             ValueError: If the snapshots do not fit the model or are at fewer than three times.
@@ -667,7 +675,7 @@ class SchrodingerBridge(Model):
         fitted to. What was left out decides.
 
         Args:
-            snapshots: Snapshots at three or more times.
+            snapshots: Snapshots at three or more times, in one condition at least.
             references: Families by name, each as ``reference`` of the constructor.
             metrics: See :meth:`score`.
             num_samples: See :meth:`score`.
@@ -678,8 +686,8 @@ class SchrodingerBridge(Model):
         Returns:
             Dims ``reference`` and ``metric``: ``divergence (reference)`` of the fit to all snapshots, in
             nats; ``num_parameters (reference)``; mean ``left_out (reference, metric)`` and standard deviation
-            ``left_out_sd`` over inner snapshots left out in turn; ``forecast_back (reference, metric)``, the
-            last snapshot forecast by a fit to those before it.
+            ``left_out_sd`` over inner snapshots left out in turn, NaN of a single one;
+            ``forecast_back (reference, metric)``, the last snapshot forecast by a fit to those before it.
 
         Raises:
             ValueError: If the snapshots do not fit the model or are at fewer than three times.
@@ -777,6 +785,11 @@ class SchrodingerBridge(Model):
     def divergence(self) -> Tensor:
         """Divergence of the bridge from the fitted reference in nats, up to a constant of neither.
 
+        The constant is another for other coordinates: densities per unit of x and of log x differ by a factor
+        x. The divergence of a model with ``coordinates="log"`` compares with that of one with ``"raw"`` after
+        adding, for each snapshot but the first, the mean over its particles of Σ log x; that of a model on
+        principal components with that of no other components.
+
         Raises:
             NotFittedError: If the model was neither fitted nor loaded.
         """
@@ -814,7 +827,7 @@ class SchrodingerBridge(Model):
             NotFittedError: If the model was neither fitted nor loaded.
         """
         self.require_fitted()
-        labels = (self.data_info or {}).get("conditions") or []
+        labels = (self.data_info or {}).get("conditions") or condition_numbers(self.snapshot_condition)
         particles = [part.cpu().numpy() for part in self.snapshot_particle.split(self._boundaries())]
         return self._bridge(self._snapshots(), labels, solution=self.solution, particles=particles)
 
@@ -841,6 +854,7 @@ class SchrodingerBridge(Model):
     ) -> BridgeView:
         model = self if self.dtype == torch.float64 else copy.deepcopy(self).double()
         x, weight, growth = ([part.double() for part in parts] for parts in snapshots[:3])
+        weight = [part / part.sum() for part in weight]  # 1 to rounding in double precision too
         snapshots = Snapshots(x, weight, growth, snapshots.time.double(), snapshots.condition)
         intervals, sources = make_intervals(snapshots)
         reference, method = model.process.reference(self._solver()), self._method()
@@ -848,7 +862,7 @@ class SchrodingerBridge(Model):
             chain = method.solve(reference, intervals)
             _warn_if_unsolved(chain)
         else:
-            chain = method.restore(reference, intervals, solution.double())
+            chain = method.restore(reference, intervals, solution)
         return BridgeView(
             chain,
             snapshots,

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 import xarray as xr
 
+import seqdyn
 from seqdyn.data import SnapshotDataModule, stack_snapshots
 from seqdyn.models import SchrodingerBridge
 from seqdyn.sde.drifts import Rotation
@@ -110,7 +112,9 @@ def test_results_say_which_condition_they_are_of(
         assert both["condition"].values.tolist() == ["wild"] * 5 + ["mutant"] * 5, name
         assert one["condition"].values.tolist() == ["mutant"] * 5, name
         assert not np.allclose(both["x"][:5], both["x"][5:]), name
-    assert verbs["forecast"]().attrs["extrapolation_from"] == [1.0, 1.5]
+    both = verbs["forecast"]()
+    assert both["extrapolation_from"].values.tolist() == [1.0] * 5 + [1.5] * 5
+    assert "extrapolation_from" not in both.attrs
     assert verbs["forecast"](condition="wild").attrs["extrapolation_from"] == 1.0
 
     drift = model.bridge_drift(data)
@@ -181,6 +185,57 @@ def test_a_time_is_looked_up_in_its_own_condition(model: SchrodingerBridge) -> N
     assert model.marginal([1.25], num_samples=3, seed=0, condition="mutant").sizes["particle"] == 3
     with pytest.raises(ValueError, match=r"time 1\.25 lies outside the snapshots of 'wild', .* from 0 to 1"):
         model.marginal([1.25])
+
+
+def test_a_snapshot_is_left_out_where_it_is_an_inner_one() -> None:
+    early = turning(0, (8, 8, 8), (0, 1, 2), "soon")
+    late, short = turning(1, (8, 8, 8), (1, 2, 3), "late"), turning(2, (8, 8), (1, 2), "short")
+    model = SchrodingerBridge(2, 0.4, reference=Rotation(), num_steps=5, num_paths=10)
+    options: dict[str, Any] = {"metrics": ["w2"], "num_samples": 20, "seed": 0, "max_epochs": 1}
+
+    found = model.leave_one_out(joined(early, late, short), progress=False, **options)["score"]
+    table = model.compare_references(joined(early, late, short), {"still": "Zero"}, progress=False, **options)
+
+    assert found["condition"].values.tolist() == ["soon", "late"]
+    assert found["time"].values.tolist() == [1.0, 2.0]
+    scores = found.sel({"method": "model", "metric": "w2"}).transpose("condition", "time").values
+    np.testing.assert_array_equal(np.isfinite(scores), [[True, False], [False, True]])
+    assert np.isfinite(table.to_array()).all()
+    again = seqdyn.evaluate(model, joined(early, late, short), progress=False, **options)
+    xr.testing.assert_equal(again["score"], found)
+    with pytest.raises(ValueError, match=r"three or more times, got \[1, 2\] and no more than two in any"):
+        model.leave_one_out(short, progress=False, **options)
+
+
+def test_a_condition_without_weight_at_one_time_is_refused(parts: tuple[xr.Dataset, xr.Dataset]) -> None:
+    data = joined(*parts)
+    lost = (data["condition"].values == "mutant") & (data["time"].values == 0.25)
+    weighted = data.assign(weight=("particle", (~lost).astype(float)))
+    same_times = weighted.assign_coords(time=("particle", np.where(lost, 0.5, data["time"])))
+
+    with pytest.raises(ValueError, match=r"at time 0.5 in condition 'mutant' have weight 0; give one"):
+        new_model(1, same_times)
+
+
+def test_a_trainer_of_ones_own_keeps_conditions_names_and_units(
+    parts: tuple[xr.Dataset, xr.Dataset],
+) -> None:
+    data = joined(*parts).assign_coords(feature=["east", "north"])
+    data["x"].attrs["units"] = "km"
+    model = SchrodingerBridge(2, 0.4, reference=Rotation(), num_steps=5, num_paths=20)
+    trainer = pl.Trainer(
+        max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, accelerator="cpu",
+    )  # fmt: skip
+    trainer.fit(model, model.datamodule(data))
+
+    found = model.marginal([0.5], num_samples=4, seed=0)
+    assert found["condition"].values.tolist() == ["wild"] * 4 + ["mutant"] * 4
+    assert found["feature"].values.tolist() == ["east", "north"] and found["x"].attrs["units"] == "km"
+    model.data_info = None  # as after Lightning's load_from_checkpoint
+    numbers = model.marginal([0.5], num_samples=4, seed=0)
+    assert numbers["condition"].values.tolist() == [0] * 4 + [1] * 4
+    np.testing.assert_array_equal(numbers["x"], found["x"])
 
 
 def test_conditions_are_saved(model: SchrodingerBridge, tmp_path: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -451,6 +452,29 @@ def test_in_single_precision_it_answers_in_it_and_computes_in_double(
         np.testing.assert_allclose(found.x.mean("particle"), expected.x.mean("particle"), atol=0.1)
 
 
+def test_couplings_of_a_model_in_single_precision_have_their_marginals() -> None:
+    """At little noise a plan of rounded potentials would miss its weights by parts in a hundred."""
+    model = small(snapshots(*clouds(0, 1, 2)), 0.01, reference=Zero())
+
+    plan, expected = copy.deepcopy(model).float().coupling(0), model.coupling(0)
+
+    np.testing.assert_allclose(plan.sum("target"), 1 / 12, atol=1e-6)
+    np.testing.assert_allclose(plan.sum("source"), 1 / 12, atol=1e-6)
+    assert float(abs(plan - expected).sum()) < 0.01
+
+
+def test_many_coordinates_are_warned_of_once() -> None:
+    data = snapshots(*clouds(0, 1, 2, count=6, size=24))
+
+    with pytest.warns(UserWarning, match="24 coordinates, with 0.25 particles for each .*num_comp") as seen:
+        small(data, max_epochs=2)
+    assert len([one for one in seen if "coordinates" in str(one.message)]) == 1
+    with pytest.warns(UserWarning) as seen:
+        small(data, num_components=2)
+        warnings.warn("something", UserWarning, stacklevel=1)
+    assert not [one for one in seen if "coordinates" in str(one.message)]
+
+
 def test_data_in_single_precision_give_the_same(data: xr.Dataset, model: SchrodingerBridge) -> None:
     rounded = data.assign(x=data.x.astype(np.float32))
 
@@ -600,8 +624,12 @@ def test_the_order_of_particles_and_times_does_not_matter(data: xr.Dataset, mode
     np.testing.assert_allclose(
         found.history.train_divergence_before[0], model.history.train_divergence_before[0]
     )
-    plan, other = found.coupling(0), model.coupling(0)
-    assert plan.shape == other.shape
+    places = np.argsort(data["time"].values, kind="stable")  # where the ordered data's particles were
+    for k in range(2):
+        plan, other = found.coupling(k), model.coupling(k)
+        named = plan.assign_coords({dim: places[plan[dim].values] for dim in plan.dims})
+        assert float(abs(named.sortby(["source", "target"]) - other).max()) < 1e-6
+        assert float(other.max()) > 3 / other.size  # nor are they flat
 
 
 def test_particles_without_weight_do_not_count(data: xr.Dataset) -> None:
