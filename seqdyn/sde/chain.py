@@ -205,7 +205,9 @@ def bridge_paths(
     noise.
     """
     grid = torch.linspace(0, 1, num_steps + 1, dtype=a.dtype, device=a.device)
-    found = [torch.cat(parts, dim=2) for parts in zip(*_pinned(reference, intervals, a, b, grid), strict=True)]
+    found = [
+        torch.cat(parts, dim=2) for parts in zip(*_pinned(reference, intervals, a, b, grid), strict=True)
+    ]
     step = (intervals.duration / num_steps)[:, None, None].expand_as(a[..., :1])
     places = torch.arange(num_steps, dtype=a.dtype, device=a.device).view(-1, 1, 1, 1)
     times = intervals.start[:, None, None] + step * places

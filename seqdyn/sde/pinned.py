@@ -80,7 +80,10 @@ def pinned_paths(
     for number in range(_PASSES + 1):
         before = nominal[:-1]
         derivatives = step_derivatives(drift, before, times, lengths)
-        offsets = in_blocks(partial(heun, drift), before, times, lengths) - (derivatives @ before[..., None])[..., 0]
+        offsets = (
+            in_blocks(partial(heun, drift), before, times, lengths)
+            - (derivatives @ before[..., None])[..., 0]
+        )
         spread = step_noise(derivatives, noise, lengths)
         found = _guide(_Steps(move, derivatives, offsets, spread), a, b, noisy=number == _PASSES)
         nominal = found.states

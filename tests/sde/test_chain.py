@@ -16,10 +16,10 @@ from torch import Tensor, nn
 import seqdyn.sde.chain as module
 from seqdyn.errors import NonFiniteError
 from seqdyn.metrics import wasserstein
+from seqdyn.rng import fork_rng
 from seqdyn.sde.bridge import GaussianBridge, gaussian_bridge
 from seqdyn.sde.chain import Chain, Reference, gradient, objective
 from seqdyn.sde.drifts import GradientField, Linear, LotkaVolterra, Zero
-from seqdyn.rng import fork_rng
 from seqdyn.sde.intervals import Intervals
 from seqdyn.sde.process import Process
 from seqdyn.sde.sampling import systematic
@@ -528,11 +528,11 @@ def test_the_gradient_of_the_divergence_is_that_of_finite_differences(
         return float(chain.value.sum())
 
     assert float(value.detach()) == pytest.approx(at(process.log_factor, (), 0.0), abs=1e-7)
-    for parameter, gradient in zip(process.parameters(), found, strict=True):
+    for parameter, slopes in zip(process.parameters(), found, strict=True):
         for index in np.ndindex(*parameter.shape):
             step = 1e-4
             slope = (at(parameter, index, step) - at(parameter, index, -step)) / (2 * step)
-            assert float(gradient[index]) == pytest.approx(slope, rel=1e-4, abs=1e-4)
+            assert float(slopes[index]) == pytest.approx(slope, rel=1e-4, abs=1e-4)
 
 
 def test_the_divergence_is_no_larger_than_that_of_any_other_coupling(
