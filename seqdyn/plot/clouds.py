@@ -229,7 +229,7 @@ def _title(time: Any, population: xr.Dataset, *, lacking: bool) -> str:
     title = f"{time:g} {units}" if 0 < len(units) <= _LONGEST_UNIT else f"time {time:g}"
     beyond = time > extrapolated(population)
     if beyond.any():
-        title += ", extrapolated" if beyond.all() else ", partly extrapolated"
+        title += ", extrapolated" if beyond.all() else ",\npartly extrapolated"
     return f"{title} (no snapshot)" if lacking else title
 
 

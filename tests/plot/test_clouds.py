@@ -377,4 +377,4 @@ def test_conditions_that_end_at_different_times_are_extrapolated_from_there(path
     assert [len(segments) for segments in lines] == [3] * 4
     assert [len(segments[0]) for segments in lines] == [5, 7, 9, 3]
     titles = [panel.get_title(loc="left") for panel in panels]
-    assert titles == ["0.5 days", "1.5 days, partly extrapolated", "2.5 days, extrapolated"]
+    assert titles == ["0.5 days", "1.5 days,\npartly extrapolated", "2.5 days, extrapolated"]
