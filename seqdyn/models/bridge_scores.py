@@ -228,8 +228,8 @@ def _inner_and_last(snapshots: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
             last |= here & (times == known[-1])
     if not inner.any():
         raise ValueError(
-            f"leaving one snapshot out needs three or more times, got {np.unique(times).tolist()} and no more "
-            "than two in any condition; hold one back from a later experiment, or score by "
+            f"leaving one snapshot out needs three or more times, got {np.unique(times).tolist()} and no "
+            "more than two in any condition; hold one back from a later experiment, or score by "
             "model.score(held_out)."
         )
     return inner, last

@@ -23,6 +23,7 @@ from seqdyn.datasets.population import lotka_volterra
 from seqdyn.errors import ConvergenceWarning, NonFiniteError, NotFittedError
 from seqdyn.metrics import wasserstein
 from seqdyn.models import SchrodingerBridge
+from seqdyn.ot.exact import exact_plan
 from seqdyn.rng import fork_rng
 from seqdyn.sde.bridge import gaussian_bridge
 from seqdyn.sde.drifts import GradientField, Linear, LotkaVolterra, Zero
@@ -96,7 +97,7 @@ def test_a_marginal_is_that_of_its_time_not_of_its_number() -> None:
     model.fit(snapshots(*parts, times=[0, 1, 3]), max_epochs=1, **FIT)
     still = torch.zeros(2, 2), torch.zeros(2)
 
-    found = model.marginal([0.5, 0.75, 1.5, 2.25], num_samples=4000, seed=0)
+    found = model.marginal([0.5, 0.75, 1.5, 2.25], num_samples=20_000, seed=0)
 
     def moments(time: float) -> tuple[np.ndarray, np.ndarray]:
         k, start, length = (0, 0.0, 1.0) if time < 1 else (1, 1.0, 2.0)
@@ -108,7 +109,7 @@ def test_a_marginal_is_that_of_its_time_not_of_its_number() -> None:
         x = found.x.sel(time=time).values
         mean, covariance = moments(time)
         np.testing.assert_allclose(x.mean(axis=0), mean, atol=0.05)
-        np.testing.assert_allclose(np.cov(x.T), covariance, atol=0.07)
+        np.testing.assert_allclose(np.cov(x.T), covariance, atol=0.05)
         assert np.abs(x.mean(axis=0) - moments(other)[0]).max() > 0.5
 
 
@@ -379,6 +380,25 @@ def test_it_comes_back_from_a_folder_bit_for_bit(
         xr.testing.assert_identical(draw(loaded), draw(model))
 
 
+def test_weights_and_unequal_sizes_come_back_from_a_folder(data: xr.Dataset, tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    weighted = data.assign(weight=("particle", draw.random(30)), growth=("particle", draw.random(30)))
+    found = small(weighted)
+    found.save(tmp_path / "model")
+
+    loaded = seqdyn.load(tmp_path / "model")
+
+    plain = small(data)
+    for verb in (
+        lambda m: m.infer(weighted, num_samples=5, seed=1),
+        lambda m: m.marginal([0.0, 0.5, 2.0], num_samples=50, seed=1),
+        lambda m: m.forecast([4.0], num_samples=50, seed=1),
+        lambda m: m.coupling(1).to_dataset(name="coupling"),
+    ):
+        xr.testing.assert_identical(verb(loaded), verb(found))
+        assert not verb(found).equals(verb(plain))
+
+
 def test_trajectories_come_back_from_netcdf(
     model: SchrodingerBridge, data: xr.Dataset, tmp_path: Path
 ) -> None:
@@ -629,7 +649,7 @@ def test_the_order_of_particles_and_times_does_not_matter(data: xr.Dataset, mode
         plan, other = found.coupling(k), model.coupling(k)
         named = plan.assign_coords({dim: places[plan[dim].values] for dim in plan.dims})
         assert float(abs(named.sortby(["source", "target"]) - other).max()) < 1e-6
-        assert float(other.max()) > 3 / other.size  # nor are they flat
+        assert float(other.max()) > 2 / other.size  # nor are they flat
 
 
 def test_particles_without_weight_do_not_count(data: xr.Dataset) -> None:
@@ -647,6 +667,20 @@ def test_particles_without_weight_do_not_count(data: xr.Dataset) -> None:
 
 def test_very_little_noise_is_solved(data: xr.Dataset) -> None:
     assert_works(small(data, 1e-5, reference=Zero()), data)
+
+
+@pytest.mark.parametrize("count", [12, 8])
+def test_at_next_to_no_noise_particles_are_joined_as_by_exact_transport(count: int) -> None:
+    # There is no other solver for this case, and so no mark of it: the marginals are met all the same.
+    data = snapshots(clouds(0)[0], clouds(1, seed=1)[0][:count])
+    model = small(data, 1e-3, reference=Zero(), max_epochs=2)
+
+    plan = model.coupling(0).values
+    x, y = (data["x"].values[data["time"].values == time] for time in (0, 1))
+    for cost in (model.view().chain.cost(0).numpy(), ((x[:, None] - y) ** 2).sum(axis=2)):
+        np.testing.assert_allclose(plan, exact_plan(cost), atol=1e-6)
+    assert float(model.convergence["marginal_error"].max()) < 1e-6
+    assert_works(model, data)
 
 
 # Refusals

@@ -63,6 +63,12 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     return x.mean(dim=0), torch.cov(x.mT, correction=0)
 
 
+def assert_covariances_within(share: float, found: Tensor, expected: Tensor) -> None:
+    """All entries, relative to the standard deviations: an entry may be near zero by itself."""
+    scale = expected.diagonal().sqrt()
+    assert float(((found - expected) / (scale[:, None] * scale)).abs().max()) < share
+
+
 def two_clouds(seed: int, count: int = 100) -> list[Tensor]:
     """The two Gaussians of the specification."""
     with fork_rng(seed):
@@ -100,7 +106,7 @@ def test_two_gaussians(make_intervals_of: MakeIntervals, seed: int) -> None:
 
     mean, covariance = moments(ends(chain))
     torch.testing.assert_close(mean, bridge.mean1, rtol=0, atol=0.1)
-    torch.testing.assert_close(covariance.diagonal(), bridge.cov1.diagonal(), rtol=0.2, atol=0)
+    assert_covariances_within(0.2, covariance, bridge.cov1)
     mean, covariance = moments(draw(chain, 0, [0.5])[0])
     torch.testing.assert_close(mean, bridge.mean(1.0), rtol=0, atol=0.1)
     torch.testing.assert_close(covariance, bridge.covariance(1.0), rtol=0, atol=0.15)
