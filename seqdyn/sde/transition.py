@@ -116,18 +116,22 @@ def mean_path(drift: Drift, x: Tensor, start: Any, step: Any, num_steps: int) ->
 
 
 def in_blocks(function: Callable[..., Tensor], x: Tensor, *others: Any) -> Tensor:
-    """A function of states (..., C) and of numbers for each, (..., 1), a few states at a time.
+    """A function of states (..., N, C) and of numbers for each, (..., N, 1) or fewer, a part of N at a time.
 
     What it makes of a state must depend on that state alone. Where gradients are followed, which keep
     everything anyway, and where there are few states, it sees all at once.
     """
-    rows, count = max(1, _COORDINATES // x.shape[-1]), x[..., 0].numel()
-    if torch.is_grad_enabled() or count <= rows:
+    size = x.shape[-2] if x.ndim > 1 else 1
+    rows = max(1, _COORDINATES * size // max(1, x.numel()))
+    if torch.is_grad_enabled() or rows >= size:
         return function(x, *others)
-    columns = [torch.as_tensor(one, dtype=x.dtype, device=x.device) for one in others]
-    columns = [one.expand_as(x[..., :1]).reshape(-1, 1) for one in columns]
-    parts = zip(*(one.split(rows) for one in (x.reshape(-1, x.shape[-1]), *columns)), strict=True)
-    return torch.cat([function(*part) for part in parts]).unflatten(0, x.shape[:-1])
+
+    def part(one: Any, first: int) -> Any:
+        shared = not isinstance(one, Tensor) or one.ndim < 2 or one.shape[-2] != size
+        return one if shared else one[..., first : first + rows, :]
+
+    found = [function(*(part(one, first) for one in (x, *others))) for first in range(0, size, rows)]
+    return torch.cat(found, dim=x.ndim - 2)
 
 
 def step_derivatives(drift: Drift, x: Tensor, t: Any, step: Any) -> Tensor:

@@ -447,7 +447,7 @@ def test_a_drift_sees_a_bounded_number_of_states_at_once(make_intervals_of: Any)
     chain.sample(0, 500, tensor([0.5]))
     chain.paths(200, 30)
 
-    assert drift.most == 5000  # of 18,000 states of all sources, and 15,000 and 12,000 of all paths
+    assert 4900 < drift.most <= 5000  # of 18,000 states of all sources, and 15,000 and 12,000 of all paths
 
 
 def test_parts_of_the_states_give_what_all_of_them_give(
@@ -462,7 +462,7 @@ def test_parts_of_the_states_give_what_all_of_them_give(
         return [*chain.transitions, chain.value, *drawn]
 
     whole = found()
-    monkeypatch.setattr("seqdyn.sde.transition._COORDINATES", 14)  # seven states
+    monkeypatch.setattr("seqdyn.sde.transition._COORDINATES", 480)  # of four sources in 60 steps
 
     for part, expected in zip(found(), whole, strict=True):
         torch.testing.assert_close(part, expected, rtol=1e-9, atol=1e-9)
