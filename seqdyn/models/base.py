@@ -170,6 +170,15 @@ class Model(pl.LightningModule, abc.ABC):
             )
         return self
 
+    def after_training(self, *, progress: bool) -> None:
+        """What a model does once the weights that :meth:`fit` keeps are in place; nothing by default.
+
+        A run counts as finished, and its model is written, after this only.
+
+        Args:
+            progress: Whether the fit shows progress.
+        """
+
     def own_data(self) -> xr.Dataset:
         """Training data of a model that knows what it is to learn, drawn from the ambient stream.
 

@@ -157,9 +157,10 @@ def corrected(
     start: Tensor,
     num_simulations: int,
     num_steps: int,
+    progress: bool,
 ) -> Correction:
     """Divide the volatility of a process by its bias, and refit the drift; the process is changed."""
-    ratio, rested = volatility_ratios(process, solver, snapshots, num_simulations, num_steps, progress=True)
+    ratio, rested = volatility_ratios(process, solver, snapshots, num_simulations, num_steps, progress)
     process.log_factor.sub_(float(np.median(np.log(ratio))))
     chain = Chain(process.reference(solver), make_intervals(snapshots)[0], start=start)
     with frozen([process.log_factor]):

@@ -72,6 +72,7 @@ from seqdyn.sde.refit import Refinement, can_descend, refine
 from seqdyn.sde.regression import FEW, get_parameters
 from seqdyn.sde.solvers import Affine, AffineDrift, Linearized, PairSolver
 from seqdyn.train.callbacks import AverageWeights
+from seqdyn.train.history import History
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -273,17 +274,23 @@ class SchrodingerBridge(Model):
         return self._log("train", {TIME: batch[TIME]}, losses)
 
     def on_train_end(self) -> None:
+        if not any(isinstance(callback, History) for callback in self.trainer.callbacks):
+            # A trainer of the user's own; in a fit the weights that are kept come first.
+            self.after_training(progress=self.trainer.progress_bar_callback is not None)
+
+    def after_training(self, *, progress: bool) -> None:
         if self.hparams.volatility == ESTIMATE and self.hparams.num_simulations:
             with torch.no_grad(), fork_rng(int(self.path_seed)):
-                self._correct_volatility()
+                self._correct_volatility(progress)
 
-    def _correct_volatility(self) -> None:
+    def _correct_volatility(self, progress: bool) -> None:
         """Take out of the volatility what simulations say it is too large by, and refit the rest."""
         solver, view = self._solver(), self.view()
         if not can_descend(self.process, solver):
             logger.warning(
                 "the volatility is not corrected for the size of the clouds, which needs a reference that is "
-                "linear or has at most %d parameters: it is on the large side.",
+                "linear or has at most %d parameters: it is on the large side; give a number, for instance "
+                "that of such a reference, or num_simulations=0.",
                 FEW,
             )
             return
@@ -294,6 +301,7 @@ class SchrodingerBridge(Model):
             view.coupled("estimate of the volatility").coupling.g,
             self.hparams.num_simulations,
             self.hparams.num_steps,
+            progress,
         )
         self.volatility_ratio = self.snapshot_x.new_tensor(found.ratio)
         self.volatility_rested = torch.as_tensor(found.rested, device=self.device).long()
@@ -755,7 +763,8 @@ class SchrodingerBridge(Model):
         self.require_fitted()
         if self.hparams.volatility != ESTIMATE:
             raise ValueError(
-                f"the volatility was given, as {self.hparams.volatility}; nothing was estimated."
+                f"the volatility was given, as {self.hparams.volatility}; nothing was estimated. Build the "
+                "model with volatility='estimate'."
             )
         return bridge_records.volatility(self.process, self.volatility_ratio, self.volatility_rested)
 
@@ -797,14 +806,15 @@ class SchrodingerBridge(Model):
         """Fitted parameters of the reference.
 
         ``value (parameter)``, and over the fit ``trace (refinement, parameter)`` with the ``divergence
-        (refinement)``, of which number 0 is the start; ``volatility (component, noise)`` is the matrix σ in
-        force.
+        (refinement)``, of which number 0 is the start and, of an estimated volatility, the last its
+        correction; ``volatility (component, noise)`` is the matrix σ in force.
 
         Raises:
             NotFittedError: If the model was neither fitted nor loaded.
         """
         self.require_fitted()
-        found = bridge_records.parameters(self.process, self.history)
+        corrected = float(self.last_value) if len(self.volatility_ratio) else None
+        found = bridge_records.parameters(self.process, self.history, corrected)
         return found.assign_attrs(model=type(self).__name__, reference=type(self.process.drift).__name__)
 
     def view(self) -> BridgeView:

@@ -24,7 +24,7 @@ from seqdyn.metrics import wasserstein
 from seqdyn.models import SchrodingerBridge
 from seqdyn.rng import fork_rng
 from seqdyn.sde.bridge import gaussian_bridge
-from seqdyn.sde.drifts import GradientField, Linear, LotkaVolterra, Zero
+from seqdyn.sde.drifts import GradientField, Linear, LotkaVolterra, OrnsteinUhlenbeck, Zero
 
 FIT: dict[str, Any] = {"seed": 0, "enable_progress_bar": False, "accelerator": "cpu"}
 
@@ -478,14 +478,19 @@ class StopAt(pl.Callback):
     ("hook", "number"),
     [("on_train_batch_start", 1), ("on_train_batch_end", 1), ("on_train_epoch_end", 1), ("on_train_end", 0)],
 )
-@pytest.mark.parametrize("kind", ["formula", "network"])
+@pytest.mark.parametrize("kind", ["formula", "network", "estimate"])
 def test_a_fit_goes_on_exactly_after_an_interruption(
     predators: xr.Dataset, tmp_path: Path, hook: str, number: int, kind: str
 ) -> None:
     def fit(**options: Any) -> SchrodingerBridge:
         with fork_rng(1):
-            reference = LotkaVolterra() if kind == "formula" else GradientField(2, (8, 8))
-        model = SchrodingerBridge(2, 0.3, reference=reference, num_steps=4, num_paths=10, network_steps=5)
+            reference = GradientField(2, (8, 8)) if kind == "network" else LotkaVolterra()
+        volatility: Any = 0.3
+        if kind == "estimate":
+            volatility, reference = "estimate", OrnsteinUhlenbeck(2)
+        model = SchrodingerBridge(
+            2, volatility, reference, num_steps=4, num_paths=10, network_steps=5, num_simulations=2
+        )
         return model.fit(predators, max_epochs=3, **FIT, **options)
 
     with pytest.raises(KeyError, match="interrupted"):
