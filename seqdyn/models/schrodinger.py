@@ -49,16 +49,20 @@ from seqdyn.models import bridge_records, bridge_scores, bridge_uncertainty
 from seqdyn.models.base import Model
 from seqdyn.models.bridge_annotate import Particles, annotate
 from seqdyn.models.bridge_cells import ancestors, fates
+from seqdyn.models.bridge_reference import (
+    check_kind,
+    check_reference,
+    check_same,
+    reference_facts,
+    reference_of,
+)
 from seqdyn.models.bridge_settings import (
     ESTIMATE,
     check_data,
-    check_kind,
-    check_reference,
     check_settings,
     first_volatility,
     method_of,
     plain_volatility,
-    reference_of,
 )
 from seqdyn.models.bridge_view import BridgeView, Facts
 from seqdyn.nn.working import WorkingSpace
@@ -119,9 +123,9 @@ class SchrodingerBridge(Model):
             Half-bridges that do not meet are warned of, see :attr:`convergence`.
         coordinates: ``"raw"``, or ``"log"`` for noise proportional to the state, σ x dW; σ is then relative.
         num_components: Work on so many principal components of the features, found in the training
-            snapshots; the reference then acts on components. All verbs still answer in features, dense: 100
-            paths at 21 times in 1479 genes are 25 MB, and twice as much while they are made. ``None`` works
-            on the features.
+            snapshots of the first fit and kept by later ones; the reference then acts on components. All
+            verbs still answer in features, dense: 100 paths at 21 times in 1479 genes are 25 MB, and twice as
+            much while they are made. ``None`` works on the features.
         num_steps: Time steps in each interval between snapshots.
         num_paths: Paths drawn in each interval for a regression.
         tolerance: Change of the divergence, in nats, below which a refinement counts as the last but one.
@@ -227,8 +231,9 @@ class SchrodingerBridge(Model):
         self.calm.fill_(0)
         self.last_value.fill_(math.inf)
         self.last_gain.fill_(math.inf)
-        if int(self.path_seed) < 0:
-            self.path_seed.fill_(ambient_seed(None) % 2**62)
+        is_first = int(self.path_seed) < 0
+        self.path_seed.fill_(ambient_seed(None) % 2**62)
+        if is_first:
             device = self.device
             x, weight = (torch.cat(batch[name]).to(device) for name in (X, WEIGHT))
             self.space.fit(x, weight)
@@ -881,6 +886,13 @@ class SchrodingerBridge(Model):
             return [move(part) for part in value] if isinstance(value, list) else value.to(self.device)
 
         return {name: move(value) for name, value in batch.items()}
+
+    def facts(self) -> dict[str, Any]:
+        return {"reference": reference_facts(self.process.drift)}
+
+    def check_facts(self, info: Mapping[str, Any]) -> None:
+        saved = info.get("reference")
+        check_same(self.process.drift, saved if isinstance(saved, dict) else None)
 
     # Parts of a fitted model ----------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from seqdyn.metrics import wasserstein
 from seqdyn.models import SchrodingerBridge
 from seqdyn.rng import fork_rng
 from seqdyn.sde.bridge import gaussian_bridge
-from seqdyn.sde.drifts import GradientField, Linear, LotkaVolterra, OrnsteinUhlenbeck, Zero
+from seqdyn.sde.drifts import GradientField, Linear, LotkaVolterra, OrnsteinUhlenbeck, Sum, Zero
 
 FIT: dict[str, Any] = {"seed": 0, "enable_progress_bar": False, "accelerator": "cpu"}
 
@@ -407,15 +407,44 @@ def test_a_reference_of_the_users_is_handed_in_again(data: xr.Dataset, tmp_path:
     loaded = SchrodingerBridge.load(tmp_path / "model", reference=Wind())
     xr.testing.assert_identical(loaded.forecast([4.0], seed=0), found.forecast([4.0], seed=0))
     for modules in ({}, {"reference": Zero()}):
-        with pytest.raises(
-            ValueError, match=r"networks of your own, hand them in again: .*load\(path, NAME="
-        ):
+        with pytest.raises(ValueError, match=r"class was Wind, .*hand it in again: load\(path, reference="):
             SchrodingerBridge.load(tmp_path / "model", **modules)
+
+
+def without_offset() -> Linear:
+    reference = Linear(2)
+    reference.offset.requires_grad_(False)
+    return reference
+
+
+@pytest.mark.parametrize(
+    ("build", "difference"),
+    [
+        (lambda: Linear(2, ridge=3.0), "ridge was 3.0, here it is 0.0"),
+        (without_offset, "requires_grad of offset was False, here it is True"),
+        (LotkaVolterra, "class was LotkaVolterra, here it is Linear"),
+        (lambda: Sum(LotkaVolterra(), Linear(2, ridge=2.0)), "class was Sum, here it is Linear"),
+    ],
+)
+def test_a_reference_that_differs_is_not_taken_for_the_saved_one(
+    build: Any, difference: str, data: xr.Dataset, tmp_path: Path
+) -> None:
+    found = small(data, reference=build())
+    found.save(tmp_path / "model")
+
+    loaded = seqdyn.load(tmp_path / "model", reference=build())
+    xr.testing.assert_identical(loaded.forecast([4.0], seed=0), found.forecast([4.0], seed=0))
+    free = [[name for name, p in m.process.named_parameters() if p.requires_grad] for m in (loaded, found)]
+    assert free[0] == free[1]
+    for modules in ({}, {"reference": Linear(2)}):
+        with pytest.raises(ValueError, match=rf"{difference}.*; hand it in again: load\(path, reference="):
+            seqdyn.load(tmp_path / "model", **modules)
 
 
 @pytest.mark.parametrize(
     "options",
     [
+        {"reference": Linear(2)},
         {"reference": "LotkaVolterra"},
         {"num_components": 1, "volatility": 0.3},
         {"coordinates": "log", "reference": "LotkaVolterra"},
@@ -515,6 +544,16 @@ def test_a_fit_of_a_fitted_model_goes_on(predators: xr.Dataset) -> None:
     history = twice.history
     assert history.sizes["epoch"] == 2
     assert float(history.train_divergence_before[1]) == pytest.approx(float(history.train_loss[0]), abs=1e-6)
+
+
+def test_a_fit_that_goes_on_takes_its_own_seed(predators: xr.Dataset) -> None:
+    def found(seed: int) -> np.ndarray:
+        model = SchrodingerBridge(2, 0.3, num_steps=4, num_paths=5)
+        model.fit(predators, max_epochs=1, **FIT).fit(predators, max_epochs=1, **(FIT | {"seed": seed}))
+        return model.reference_parameters.value.values
+
+    np.testing.assert_array_equal(found(1), found(1))
+    assert np.abs(found(1) - found(2)).max() > 1e-3
 
 
 def test_the_record_of_a_fit(hunter: SchrodingerBridge) -> None:
@@ -677,6 +716,59 @@ class Failing(nn.Module):
 def test_arguments_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SchrodingerBridge(**{"num_features": 2, "volatility": 0.5, **options})
+
+
+class Cubic(Linear):
+    def forward(self, x: Tensor, t: Any) -> Tensor:
+        return super().forward(x, t) - x**3
+
+
+class Clocked(Linear):
+    def forward(self, x: Tensor, t: Any) -> Tensor:
+        return super().forward(x, t) + torch.as_tensor(t)
+
+
+class SaidNotToBeLinear(Cubic):
+    affine = None  # type: ignore[assignment]
+    solve = None  # type: ignore[assignment]
+
+
+class WithLayer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.affine = nn.Linear(2, 2)
+
+    def forward(self, x: Tensor, t: Any) -> Tensor:
+        return self.affine(x)
+
+
+class Lopsided(Linear):
+    def affine(self) -> tuple[Tensor, Tensor]:
+        return self.matrix[:, :1], self.offset
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        (Cubic(2), "Cubic has other velocities than the A x .* write affine = None and solve = None"),
+        (Clocked(2), "Clocked has other velocities"),
+        (WithLayer(), "WithLayer does not give a matrix .* rename a layer that is called affine"),
+        (Lopsided(2), r"Lopsided does not give a matrix \(2, 2\)"),
+    ],
+)
+def test_a_drift_that_is_not_the_linear_one_it_claims_is_refused(reference: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SchrodingerBridge(2, 0.5, reference=reference)
+
+
+def test_a_drift_that_does_not_claim_to_be_linear_is_solved_as_it_is(data: xr.Dataset) -> None:
+    with fork_rng(0):
+        found, linear = small(data, reference=SaidNotToBeLinear(2)), small(data, reference=Linear(2))
+
+    x = np.full((1, 2), 2.0)
+    drift = found.process.drift(torch.tensor(x), 0.0).detach().numpy()
+    np.testing.assert_allclose(found.bridge_drift(x, 3.0).drift, drift)
+    assert abs(float(found.divergence) - float(linear.divergence)) > 1e-3
 
 
 def with_bad_value(data: xr.Dataset) -> xr.Dataset:
