@@ -120,7 +120,7 @@ def _check_velocity(drift: nn.Module, x: Tensor, time: Tensor | float) -> None:
 
 
 def reference_facts(drift: nn.Module) -> dict[str, str]:
-    """What a reference is, beside its parameters: classes, plain settings, and which parameters are frozen."""
+    """What a reference is, beside its parameters: classes, plain settings, which parameters are frozen."""
     facts = {}
     for prefix, module in drift.named_modules():
         dot = f"{prefix}." if prefix else ""

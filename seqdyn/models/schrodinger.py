@@ -381,6 +381,11 @@ class SchrodingerBridge(Model):
         in between. With ``solver="ipf"`` it starts at a particle of one snapshot, each in turn, and follows
         the half-bridges from there to both ends.
 
+        Paths are lines of descent: each ends at a particle of the last snapshot, drawn by its weight, and
+        comes from one ancestor in each before, as for :meth:`ancestors`. Without a growth prior they visit
+        every snapshot by its weights. With one they do so at the last; before, a particle counts by its
+        descendants there. :meth:`marginal` gives the population as it is at each time.
+
         Args:
             snapshots: Snapshots, those of the training or others of the same features.
             times: Increasing times from the first snapshot to the last; by default the snapshots' own and
