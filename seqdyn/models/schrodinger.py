@@ -495,7 +495,10 @@ class SchrodingerBridge(Model):
             NotFittedError: If the model was neither fitted nor loaded.
             ValueError: If states do not fit the model, or a time lies outside the training snapshots.
         """
-        return self.view().drift(x, times, condition)
+        view = self.view()
+        if isinstance(x, xr.Dataset):
+            self._check_data(x, min_times=1)
+        return view.drift(x, times, condition)
 
     @torch.no_grad()
     def coupling(self, interval: int, *, condition: Any = None) -> xr.DataArray:
@@ -730,14 +733,17 @@ class SchrodingerBridge(Model):
             progress: Show a progress bar.
 
         Returns:
-            ``parameter_draw (replicate, parameter)``; ``estimate``, ``lower`` and ``upper (parameter)``.
+            ``parameter_draw (replicate, parameter)``, NaN for a replicate that has no bridge; ``estimate``,
+            ``lower`` and ``upper (parameter)``; ``converged (replicate)``, whether its refit came to rest.
 
         Raises:
+            NonFiniteError: If no replicate has a bridge.
             NotFittedError: If the model was neither fitted nor loaded.
-            ValueError: If an argument is out of range, or the reference has more than 64 parameters and the
+            ValueError: If an argument is out of range, or the reference has more than 64 parameters and
                 is not linear: such are refitted by regressions, which are too rough for this.
 
         Warns:
+            ConvergenceWarning: If replicates did not come to rest, or have no bridge.
             UserWarning: If a parameter spreads over more than half of its value: the snapshots hardly tell
                 it.
         """

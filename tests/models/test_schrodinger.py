@@ -807,8 +807,42 @@ def test_new_snapshots_are_checked_like_those_of_the_training(
         model.infer(with_bad_value(data))
     with pytest.raises(ValueError, match="have 1 features but the model was built with num_features=2"):
         model.infer(data.isel(feature=[0]))
-    with pytest.raises(ValueError, match=r"fitted to \['left', 'right'\]; select and order them"):
-        model.infer(data.isel(feature=[1, 0]))
+    for verb in (model.infer, model.bridge_drift):
+        with pytest.raises(ValueError, match=r"fitted to \['left', 'right'\]; select and order them"):
+            verb(data.isel(feature=[1, 0]))
+
+
+def test_drifts_are_asked_for_at_states_that_are_checked(model: SchrodingerBridge, data: xr.Dataset) -> None:
+    with pytest.raises(ValueError, match=r"NaN .* \(first at particle=3\)"):
+        model.bridge_drift(with_bad_value(data))
+    with pytest.raises(ValueError, match=r"must have dims \('particle', 'feature'\)"):
+        model.bridge_drift(data.transpose("feature", "particle"))
+    one = data.isel(particle=data.time.values == 1)
+    np.testing.assert_array_equal(
+        model.bridge_drift(one).drift, model.bridge_drift(data).drift[data.time == 1]
+    )
+
+
+def test_logarithms_need_positive_states() -> None:
+    found = small(snapshots(*clouds(5, 6, 7)), 0.1, coordinates="log")
+
+    with pytest.raises(ValueError, match="state is not positive, but x is -1 at particle=1; drop"):
+        found.bridge_drift([[1.0, 2.0], [-1.0, 2.0]], 0.5)
+    with pytest.raises(ValueError, match="coordinates='log' needs positive data"):
+        found.bridge_drift(snapshots(*clouds(0, 0, 0)))
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_times_in_single_precision_are_found_by_their_names(offset: float) -> None:
+    times = [offset + time for time in (0.1, 0.6, 1.1)]
+    data = snapshots(*clouds(0, 1, 2), times=times)
+    found = small(data.assign_coords(time=("particle", data.time.values.astype(np.float32))))
+
+    for time in times:
+        x = found.marginal(time, num_samples=5, seed=0).x.values[:, 0]
+        assert (x[:, None] == data.x.values[data.time.values == time]).all(axis=2).any(axis=1).all()
+    with pytest.raises(ValueError, match="lies outside"):
+        found.marginal(offset + 1.101)
 
 
 @pytest.mark.parametrize("verb", ["marginal", "forecast", "infer"])
