@@ -12,7 +12,7 @@ from torch import nn
 
 from seqdyn.data import stack_snapshots
 from seqdyn.models import SchrodingerBridge, bridge_uncertainty
-from seqdyn.sde.drifts import Linear, OrnsteinUhlenbeck, Zero
+from seqdyn.sde.drifts import Linear, MLPDrift, OrnsteinUhlenbeck, Zero
 
 FIT: dict[str, Any] = {"seed": 0, "enable_progress_bar": False, "accelerator": "cpu"}
 
@@ -92,3 +92,24 @@ def test_the_course_of_the_parameters_ends_at_the_correction(model: SchrodingerB
     np.testing.assert_array_equal(found.trace[-1], found.value)
     assert float(found.divergence[-1]) == float(model.divergence)
     assert float(found.trace.sel(parameter="volatility")[-2]) == float(model.history.train_volatility[-1])
+
+
+def test_a_volatility_that_was_given_has_no_estimate() -> None:
+    model = SchrodingerBridge(1, 0.5, num_steps=4).fit(drifting(), max_epochs=1, **FIT)
+
+    with pytest.raises(ValueError, match="nothing was estimated. Build the model with volatility='estimate'"):
+        _ = model.volatility_estimate
+
+
+def test_a_network_leaves_the_volatility_as_it_is_and_says_what_to_do(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    draw = np.random.default_rng(0)
+    data = stack_snapshots([draw.normal(0.5 * k, 0.5, (40, 1)) for k in range(3)], times=range(3))
+    model = SchrodingerBridge(1, "estimate", MLPDrift(1, (22,)), num_steps=2, network_steps=1, num_paths=2)
+
+    with caplog.at_level("WARNING", "seqdyn"):
+        model.fit(data, max_epochs=1, **FIT)
+
+    assert "on the large side; give a number" in caplog.text
+    assert len(model.volatility_ratio) == 0
