@@ -18,15 +18,24 @@ ROOT = Path(__file__).parent.parent
 
 
 def provenance() -> dict[str, str]:
-    """What every row says of its origin: commit, torch's version, processor and day."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    """What every row says of its origin: commit, torch's version, processor and day.
+
+    Rows that were appended to results since do not make the commit dirty.
+    """
+    changed = _git(
+        "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)experiments/results"
+    )
     return {
-        "commit": commit,
+        "commit": _git("describe", "--always") + ("-dirty" if changed else ""),
         "torch": version("torch"),
         "device": _processor(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(ROOT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def append_row(row: Mapping[str, Any], path: Path, keys: Sequence[str] = ()) -> None:

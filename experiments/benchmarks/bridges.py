@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -29,6 +28,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import xarray as xr
 
+from experiments.benchmarks.paired import peak_memory
 from experiments.record import ROOT, append_row, provenance
 from seqdyn import datasets
 from seqdyn.models import SchrodingerBridge
@@ -64,7 +64,7 @@ def measure(case: str) -> dict[str, Any]:
         data.isel(particle=slice(0, None, max(1, data.sizes["particle"] // 50))), max_epochs=1, seed=0,
         enable_progress_bar=False,
     )  # fmt: skip
-    idle = _peak()
+    idle = peak_memory()
     model = SchrodingerBridge(data.sizes["feature"], 0.1, reference=reference)
     cpu, wall = time.process_time(), time.monotonic()
     model.fit(data, seed=0, enable_progress_bar=False, **options)
@@ -77,15 +77,10 @@ def measure(case: str) -> dict[str, Any]:
         "cpu_seconds": round(cpu, 3),
         "wall_seconds": round(wall, 3),
         "cpu_seconds_per_epoch": round(cpu / epochs, 4),
-        "peak_mb": round(_peak(), 1),
+        "peak_mb": round(peak_memory(), 1),
         "before_mb": round(idle, 1),
         "divergence": round(float(model.divergence), 4),
     }
-
-
-def _peak() -> float:
-    """The most memory that this process ever held, in 10^6 bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def measure_apart(case: str) -> dict[str, Any]:

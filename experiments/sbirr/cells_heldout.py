@@ -45,21 +45,24 @@ class Config(cells.Config):
 
 def rows(section: dict[str, Any]) -> list[Config]:
     """The winner under every seed, then every other candidate under the first one."""
-    chosen, jobs = winners(), []
+    chosen, jobs = section.get("chosen") or winners(section), []
     for job in cells.rows(section):
-        wins = chosen.get(job.data) == (job.family, job.volatility)
+        wins = list(chosen[job.data]) == [job.family, job.volatility]
         for seed in section["seeds"] if wins else section["seeds"][:1]:
             more = {"seed": seed, "is_winner": wins, "num_resamples": section["num_resamples"]}
             jobs.append(Config(**dataclasses.asdict(job) | more))
     return sorted(jobs, key=lambda job: not job.is_winner)
 
 
-def winners() -> dict[str, tuple[str, float]]:
-    """Family and volatility by dataset, from the rows of :mod:`experiments.sbirr.cells`."""
-    if not cells.RESULTS.exists():
-        return {}
+def winners(section: dict[str, Any]) -> dict[str, tuple[str, float]]:
+    """Family and volatility by dataset, from the rows of :mod:`experiments.sbirr.cells`.
+
+    Raises:
+        ValueError: If a candidate was not scored.
+    """
     found = pd.read_csv(cells.RESULTS)
-    best = {data: cells.ranked(found, data).iloc[0] for data in found["data"].unique()}
+    shared.check_complete(found, cells.rows(section), cells.KEYS, "experiments.sbirr.cells")
+    best = {data: cells.ranked(found, data).iloc[0] for data in section["data"]}
     return {data: (row["family"], row["volatility"]) for data, row in best.items()}
 
 

@@ -11,8 +11,6 @@ that it runs.
 from __future__ import annotations
 
 import dataclasses
-import resource
-import sys
 import time
 from typing import Any
 
@@ -20,6 +18,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from experiments.benchmarks.paired import peak_memory
 from experiments.sbirr import pbmc, shared
 from experiments.sbirr.scoring import Resampled, clouds_by_time
 from seqdyn import datasets
@@ -46,12 +45,24 @@ class Config:
 
 def rows(section: dict[str, Any]) -> list[Config]:
     """The winner under every seed."""
-    families = yaml.safe_load(shared.CONFIG.read_text())["pbmc"]["families"]
-    family, clock, volatility = section.get("chosen") or pbmc.means(pd.read_csv(pbmc.RESULTS)).index[0]
+    candidates = yaml.safe_load(shared.CONFIG.read_text())["pbmc"]
+    family, clock, volatility = section.get("chosen") or winner(candidates)
     names = ("num_cells", "max_epochs", "num_samples", "num_resamples")
     common = {name: section[name] for name in names}
-    chosen = family, clock, volatility, families[family]
+    chosen = family, clock, volatility, candidates["families"][family]
     return [Config(*chosen, seed=seed, **common) for seed in section["seeds"]]
+
+
+def winner(candidates: dict[str, Any]) -> tuple[str, float, float]:
+    """Family, clock and volatility of the lowest mean.
+
+    Raises:
+        ValueError: If a candidate was not scored.
+    """
+    found = pd.read_csv(pbmc.RESULTS)
+    shared.check_complete(found, pbmc.rows(candidates), pbmc.KEYS, "experiments.sbirr.pbmc")
+    family, clock, volatility = pbmc.means(found).index[0]
+    return family, clock, volatility
 
 
 def run(config: Config) -> list[dict[str, Any]]:
@@ -64,7 +75,7 @@ def run(config: Config) -> list[dict[str, Any]]:
         train, config.reference, config.clock, config.volatility, config.max_epochs, config.seed
     )
     cpu, wall = time.process_time() - cpu, time.monotonic() - wall
-    cost = {"cpu_seconds": round(cpu, 1), "wall_seconds": round(wall, 1), "peak_mb": round(_peak(), 1)}
+    cost = {"cpu_seconds": round(cpu, 1), "wall_seconds": round(wall, 1), "peak_mb": round(peak_memory(), 1)}
     held_out = clouds_by_time(shared.snapshots_at(data, data.attrs["held_out_index"]))
     job = {name: getattr(config, name) for name in ("family", "clock", "volatility", "seed")}
     found = []
@@ -80,12 +91,6 @@ def run(config: Config) -> list[dict[str, Any]]:
             row |= {f"less_{rival}_low": low, f"less_{rival}_high": high}
         found.append(row | cost)
     return found
-
-
-def _peak() -> float:
-    """Largest resident memory of the process so far, MB."""
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def table(found: pd.DataFrame, section: dict[str, Any]) -> str:

@@ -21,7 +21,18 @@ from seqdyn.data.schema import FEATURE, PARTICLE, TIME
 from seqdyn.models import SchrodingerBridge
 from seqdyn.sde import drifts
 
-__all__ = ["CONFIG", "RESULTS", "bridge", "build", "compared", "fitted", "main", "markdown", "snapshots_at"]
+__all__ = [
+    "CONFIG",
+    "RESULTS",
+    "bridge",
+    "build",
+    "check_complete",
+    "compared",
+    "fitted",
+    "main",
+    "markdown",
+    "snapshots_at",
+]
 
 CONFIG = Path(__file__).parent / "config.yaml"
 RESULTS = Path(__file__).parent.parent / "results"
@@ -74,6 +85,21 @@ def compared(
     for score in ("left_out", "left_out_sd", "forecast_back"):
         row |= {f"{score}_{metric}": found[score].sel(metric=metric).item() for metric in ("w2", "energy")}
     return row
+
+
+def check_complete(found: pd.DataFrame, jobs: Sequence[Any], keys: Sequence[str], command: str) -> None:
+    """Check that every candidate has its row, before the best of them is taken.
+
+    Raises:
+        ValueError: If one is missing.
+    """
+    rows = set(map(tuple, found[list(keys)].astype(str).to_numpy()))
+    missing = [name for job in jobs if (name := tuple(str(getattr(job, key)) for key in keys)) not in rows]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of {len(jobs)} candidates have no row, the first is {missing[0]}; run "
+            f"python -m {command} to its end first."
+        )
 
 
 def snapshots_at(data: xr.Dataset, indices: Iterable[int]) -> xr.Dataset:

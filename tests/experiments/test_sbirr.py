@@ -34,6 +34,7 @@ from seqdyn.ot.exact import displacement
 from seqdyn.sde.drifts import Rotation, Vortex
 
 MODULES = (heldout, vortices, proportional, parameters, volatility, cells, cells_heldout, pbmc, pbmc_heldout)
+AFTER_CHOICE = (cells_heldout, pbmc_heldout)
 NEEDS_DATA = (heldout, vortices, cells, cells_heldout, pbmc, pbmc_heldout)
 
 
@@ -68,7 +69,7 @@ def test_every_job_of_the_configuration_is_named_once() -> None:
 
     for module in MODULES:
         section = config[module.__name__.rpartition(".")[2]]
-        section |= section["fast"] if module is pbmc_heldout else {}  # the real one needs the choice
+        section |= section["fast"] if module in AFTER_CHOICE else {}
         jobs = module.rows(section)
         names = [tuple(getattr(job, key, None) for key in module.KEYS) for job in jobs]
         assert jobs and len(set(names)) == len(names)
@@ -188,15 +189,31 @@ def test_coverage_comes_with_its_binomial_interval() -> None:
 def test_the_smallest_criterion_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [("rotation", "static", 0.1, 0.3), ("vortex", "static", 0.05, 0.2), ("linear", "linear", 0.1, 0.6)]
     found = pd.DataFrame(rows, columns=["family", "solver", "volatility", "criterion"]).assign(data="sea")
+
+    chosen, linear = (vortices.winner(found, "sea", solver) for solver in ("any", "linear"))
+
+    assert (chosen["family"], chosen["volatility"]) == ("vortex", 0.05) and linear["family"] == "linear"
+    assert vortices.filled_in({"volatility": 1.0}, "sea") == {"volatility": 1.0}
     found.to_csv(tmp_path / "rows.csv")
     monkeypatch.setattr(vortices, "RESULTS", tmp_path / "rows.csv")
+    with pytest.raises(ValueError, match="candidates have no row.*run python -m experiments.sbirr.vortices"):
+        vortices.filled_in({"chosen": "any"}, "gulf_of_mexico")
 
-    chosen = vortices.filled_in({"chosen": "any"}, "sea")
-    linear = vortices.filled_in({"chosen": "linear"}, "sea")
 
-    assert chosen == {"volatility": 0.05, "reference": "Vortex", "solver": "static"}
-    assert linear["solver"] == "linear" and linear["volatility"] == 0.1
-    assert vortices.filled_in({"volatility": 1.0}, "sea") == {"volatility": 1.0}
+def test_the_lowest_sum_of_ranks_is_chosen() -> None:
+    scores = {
+        "left_out_w2": [1.0, 2.0, 3.0],
+        "left_out_energy": [3.0, 1.0, 2.0],
+        "forecast_back_w2": [3, 2, 1],
+    }
+    found = pd.DataFrame({"data": "cells", "family": ["a", "b", "c"], **scores})
+
+    assert cells.ranked(found, "cells")["family"].tolist() == ["b", "c", "a"]
+
+
+def test_a_clock_that_slows_down() -> None:
+    np.testing.assert_allclose(pbmc.by_clock([0.0, 1.0, 3.0], 1.0), np.log([1, 2, 4]))
+    np.testing.assert_array_equal(pbmc.by_clock([0.0, 1.0], np.inf), [0, 1])
 
 
 def test_a_fit_is_timed_in_a_process_of_its_own(
