@@ -22,6 +22,7 @@ __all__ = ["TRAJECTORY", "Noise", "Start", "population"]
 Noise = Literal["additive", "proportional"]
 Start = Callable[[np.random.Generator, int], Any] | Sequence[Sequence[float]] | np.ndarray
 TRAJECTORY = "trajectory"
+_STEPS = 1000  # from the start to the last snapshot, unless a step is given
 _LISTED = 100  # parameters of a drift that are written to the attributes; a network has more
 
 
@@ -35,7 +36,7 @@ def population(
     noise: Noise = "additive",
     coupled: bool = False,
     start_time: float = 0.0,
-    step_size: float = 0.01,
+    step_size: float | None = None,
     method: str = "heun",
     features: Sequence[str] | None = None,
     system: str = "population",
@@ -55,7 +56,8 @@ def population(
         coupled: Whether all snapshots show the same particles, of each the first ``num_particles``. By
             default every snapshot has particles of its own and no particle is seen twice.
         start_time: Time of the start.
-        step_size: Longest step of the simulation, in units of time.
+        step_size: Longest step of the simulation, in units of time; by default a thousandth of the time from
+            the start to the last snapshot.
         method: ``"heun"`` or ``"euler"``; the published files carry the error of Euler steps of 0.01.
         features: Names of the coordinates; ``x_0``, ``x_1``, ... by default.
         system: Name of the system, for the attributes.
@@ -72,6 +74,8 @@ def population(
     """
     moments = _times(times, float(start_time))
     counts = _counts(num_particles, len(moments))
+    if step_size is None:  # a start that is the only snapshot takes no step
+        step_size = (float(moments[-1]) - float(start_time)) / _STEPS or 1.0
     step_size = check_amount(step_size, "step_size", zero=False)
     seed = ambient_seed(seed)
     rng = np.random.default_rng(seed % 2**64)

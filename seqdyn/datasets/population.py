@@ -30,6 +30,7 @@ from seqdyn.sde.drifts import Linear, LotkaVolterra, Repressilator, Vortex
 
 __all__ = ["TRAJECTORY", "lotka_volterra", "ou_chain", "population", "repressilator", "vortex"]
 
+_STEP = {"step_size": 0.01}  # of the systems here, in their own unit of time
 _SPACED = tuple(0.75 * i for i in range(11))
 
 
@@ -56,7 +57,7 @@ def lotka_volterra(
         coupled: Whether all snapshots show the same particles.
         seed: Seed of starts and noise.
         start: As in :func:`population`; U[5, 5.1] x U[4, 4.1] by default.
-        **options: Further arguments of :func:`population`.
+        **options: Further arguments of :func:`population`; ``step_size`` is 0.01 unless given.
 
     Returns:
         As :func:`population`.
@@ -66,7 +67,7 @@ def lotka_volterra(
     options = {"features": ("prey", "predators"), "system": "Lotka-Volterra", **options}
     return population(
         LotkaVolterra(**values), volatility, box, times, num_particles,
-        noise=noise, coupled=coupled, seed=seed, **options,
+        noise=noise, coupled=coupled, seed=seed, **_STEP | options,
     )  # fmt: skip
 
 
@@ -93,7 +94,7 @@ def repressilator(
         coupled: Whether all snapshots show the same particles.
         seed: Seed of starts and noise.
         start: As in :func:`population`; U[1, 1.1] x U[1, 1.1] x U[2, 2.1] by default.
-        **options: Further arguments of :func:`population`.
+        **options: Further arguments of :func:`population`; ``step_size`` is 0.01 unless given.
 
     Returns:
         As :func:`population`.
@@ -103,7 +104,7 @@ def repressilator(
     options = {"features": ("gene_1", "gene_2", "gene_3"), "system": "repressilator", **options}
     return population(
         Repressilator(**values), volatility, box, times, num_particles,
-        noise=noise, coupled=coupled, seed=seed, **options,
+        noise=noise, coupled=coupled, seed=seed, **_STEP | options,
     )  # fmt: skip
 
 
@@ -130,7 +131,7 @@ def vortex(
         coupled: Whether all snapshots show the same particles.
         seed: Seed of starts and noise.
         start: As in :func:`population`; U[1, 1.2] x U[-0.1, 0.1] by default.
-        **options: Further arguments of :func:`population`.
+        **options: Further arguments of :func:`population`; ``step_size`` is 0.01 unless given.
 
     Returns:
         As :func:`population`.
@@ -140,7 +141,7 @@ def vortex(
     options = {"features": ("x", "y"), "system": "vortex", **options}
     return population(
         Vortex(**values), volatility, box, times, num_particles,
-        noise=noise, coupled=coupled, seed=seed, **options,
+        noise=noise, coupled=coupled, seed=seed, **_STEP | options,
     )  # fmt: skip
 
 
@@ -168,7 +169,7 @@ def ou_chain(
         start_covariance: Its covariance, a variance or (C, C).
         coupled: Whether all snapshots show the same particles.
         seed: Seed of starts and noise.
-        **options: Further arguments of :func:`population`.
+        **options: Further arguments of :func:`population`; ``step_size`` is 0.01 unless given.
 
     Returns:
         As :func:`population`.
@@ -197,7 +198,9 @@ def ou_chain(
         return mean + rng.standard_normal((count, size)) @ factor.T
 
     options = {"system": "Ornstein-Uhlenbeck", **options}
-    return population(drift, volatility, start, times, num_particles, coupled=coupled, seed=seed, **options)
+    return population(
+        drift, volatility, start, times, num_particles, coupled=coupled, seed=seed, **_STEP | options
+    )
 
 
 def _linear(matrix: Any, offset: Any) -> Linear:

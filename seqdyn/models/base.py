@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import copy
 import inspect
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import pytorch_lightning as pl
@@ -170,6 +171,15 @@ class Model(pl.LightningModule, abc.ABC):
             )
         return self
 
+    def after_training(self, *, progress: bool) -> None:
+        """What a model does once the weights that :meth:`fit` keeps are in place; nothing by default.
+
+        A run counts as finished, and its model is written, after this only.
+
+        Args:
+            progress: Whether the fit shows progress.
+        """
+
     def own_data(self) -> xr.Dataset:
         """Training data of a model that knows what it is to learn, drawn from the ambient stream.
 
@@ -228,7 +238,7 @@ class Model(pl.LightningModule, abc.ABC):
             ValueError: If ``path`` holds something that is not a model.
         """
         self.require_fitted()
-        info = {"data_info": self.data_info, "history": history_to_json(self.history)}
+        info = {"data_info": self.data_info, "history": history_to_json(self.history), **self.facts()}
         write_folder(path, Record(type(self).__name__, dict(self.hparams), self.state_dict(), info))
 
     @classmethod
@@ -248,18 +258,23 @@ class Model(pl.LightningModule, abc.ABC):
                 f"{path} holds a {record.class_name}, not a {cls.__name__}; use seqdyn.load({str(path)!r})."
             )
         numbers = sum(value.numel() for value in record.tensors.values())
-        try:
-            with fork_rng(0), WithinSize(numbers, len(record.tensors)):
-                model = cls(**record.hyperparameters, **modules)
+        with _fitting(path, cls.__name__), fork_rng(0), WithinSize(numbers, len(record.tensors)):
+            model = cls(**record.hyperparameters, **modules)
+        model.check_facts(record.info)
+        with _fitting(path, cls.__name__):
             model.restore(record)
-        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split("\n")[:2]).replace("\t", "")  # torch lists every tensor
-            raise ValueError(
-                f"{path} does not fit {cls.__name__} of this version of seqdyn ({reason}); if the model was "
-                f"built with networks of your own, hand them in again: {cls.__name__}.load(path, "
-                "NAME=network)."
-            ) from error
         return model
+
+    def facts(self) -> dict[str, Any]:
+        """What a model adds to its record, as plain data: what its modules are that a user may hand in."""
+        return {}
+
+    def check_facts(self, info: Mapping[str, Any]) -> None:
+        """Check a model that was built for a record against the :meth:`facts` in it.
+
+        Raises:
+            ValueError: If a module that was handed in is missing or differs.
+        """
 
     def restore(self, record: Record) -> None:
         """Take weights, history and description of the data from a record; leaves the model in eval mode.
@@ -279,3 +294,16 @@ class Model(pl.LightningModule, abc.ABC):
         self.history = history_from_json(record.info.get("history"))
         self._has_weights = True
         self.eval()
+
+
+@contextlib.contextmanager
+def _fitting(path: Any, name: str) -> Iterator[None]:
+    """Say of whatever goes wrong that a folder does not fit a class."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split("\n")[:2]).replace("\t", "")  # torch lists every tensor
+        raise ValueError(
+            f"{path} does not fit {name} of this version of seqdyn ({reason}); if the model was built with "
+            f"networks of your own, hand them in again: {name}.load(path, NAME=network)."
+        ) from error

@@ -11,8 +11,14 @@ from seqdyn.sde.process import Process
 __all__ = ["parameters", "volatility"]
 
 
-def parameters(process: Process, history: xr.Dataset | None) -> xr.Dataset:
-    """Parameters of a process, and their course; see ``SchrodingerBridge.reference_parameters``."""
+def parameters(process: Process, history: xr.Dataset | None, corrected: float | None) -> xr.Dataset:
+    """Parameters of a process, and their course; see ``SchrodingerBridge.reference_parameters``.
+
+    Args:
+        process: The process.
+        history: Of its fit.
+        corrected: The divergence since the correction of the volatility; ``None`` where there was none.
+    """
     values = process.named_values()
     names = list(values)
     found = xr.Dataset(
@@ -24,13 +30,15 @@ def parameters(process: Process, history: xr.Dataset | None) -> xr.Dataset:
     )
     if history is None or "train_divergence_before" not in history:
         return found
-    first, after = history["train_divergence_before"].values[:1], history["train_loss"].values
-    found["divergence"] = ("refinement", np.concatenate([first, after]), {"units": "nats"})
+    first, last = history["train_divergence_before"].values[:1], [] if corrected is None else [corrected]
+    divergence = np.concatenate([first, history["train_loss"].values, last])
+    found["divergence"] = ("refinement", divergence, {"units": "nats"})
     if names and f"train_{names[0]}" in history:
         traces = np.stack([history[f"train_{name}"].values for name in names], axis=1)
         unknown = np.full((1, len(names)), np.nan)
-        found["trace"] = (("refinement", "parameter"), np.concatenate([unknown, traces]))
-    return found.assign_coords(refinement=np.arange(len(after) + 1))
+        now = found["value"].values[None][: len(last)]
+        found["trace"] = (("refinement", "parameter"), np.concatenate([unknown, traces, now]))
+    return found.assign_coords(refinement=np.arange(len(divergence)))
 
 
 def volatility(process: Process, ratio: Tensor, rested: Tensor) -> xr.Dataset:

@@ -86,7 +86,7 @@ class _Judge:
     ) -> None:
         self._view, self._time, self._code = view, part.time, code
         self._num_samples, self._seed = num_samples, seed
-        self._truth: Cloud = view.compared(torch.as_tensor(part.x)), part.weight
+        self._truth = view.compared(torch.as_tensor(part.x)), part.weight
         self._clouds: dict[str, list[Cloud]] = {
             "model": [(self._drawn(view), None)],
             "brownian": [(self._drawn(brownian), None)],
@@ -98,9 +98,13 @@ class _Judge:
         """Distance of a method's prediction, NaN where it has none; of the nearer of two neighbours."""
         compare, (truth, weights) = METRICS[metric], self._truth
         if method == "floor":
-            if len(truth) < 4:
+            if int((weights > 0).sum()) < 4:
                 return np.nan
-            return distances.split_half(truth, compare).mean
+
+            def between(*halves: np.ndarray) -> float:
+                return _distance(compare, *halves)
+
+            return distances.split_half(truth, between, weights=weights).mean
         found = [_distance(compare, x, truth, own, weights) for x, own in self._clouds[method]]
         return min(found, default=np.nan)
 
@@ -127,10 +131,16 @@ class _Judge:
 def _distance(
     compare: Callable[..., float], x: np.ndarray, y: np.ndarray, a: np.ndarray | None, b: np.ndarray | None
 ) -> float:
-    """A distance; NaN where a U-statistic would need a second particle."""
-    if compare in (distances.energy_distance, distances.mmd) and min(len(x), len(y)) < 2:
+    """A distance; NaN where particles would have to differ, with weight, for a U-statistic or a bandwidth."""
+    is_statistic = compare in (distances.energy_distance, distances.mmd)
+    if is_statistic and min(len(x), len(y)) < 2:
         return np.nan
-    return compare(x, y, a, b)
+    try:
+        return compare(x, y, a, b)
+    except ValueError:  # the clouds were checked before; these two also need a spread
+        if not is_statistic:
+            raise
+        return np.nan
 
 
 def leave_one_out(

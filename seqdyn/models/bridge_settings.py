@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import inspect
 import math
 import warnings
 from collections.abc import Sequence
@@ -12,28 +10,23 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor, nn
+from torch import Tensor
 
 from seqdyn._arguments import check_amount, check_count
 from seqdyn.data.schema import FEATURE, X, check_snapshots
 from seqdyn.ot.exact import exact_cost
-from seqdyn.sde import drifts
 from seqdyn.sde.intervals import Intervals
 from seqdyn.sde.methods import Couplings, Method, Projections
 from seqdyn.sde.noise import volatility_matrix
 from seqdyn.sde.projections import Settings, least_paths
-from seqdyn.sde.solvers import AffineDrift
 
 __all__ = [
     "ESTIMATE",
-    "check_kind",
-    "check_reference",
     "check_data",
     "check_settings",
     "first_volatility",
     "method_of",
     "plain_volatility",
-    "reference_of",
     "warn_of_dimensions",
 ]
 
@@ -41,45 +34,6 @@ SOLVERS = ("static", "linear", "ipf")
 COORDINATES = ("raw", "log")
 ESTIMATE = "estimate"
 _MANY_COORDINATES = 20
-
-
-def check_kind(reference: Any) -> None:
-    """Check that a reference is a module or a name.
-
-    Raises:
-        ValueError: If it is something else.
-    """
-    if reference is None or isinstance(reference, nn.Module | str):
-        return
-    if isinstance(reference, type):
-        what = f"the class {reference.__name__}; make one: reference={reference.__name__}()"
-    else:
-        what = (
-            f"{type(reference).__name__}; write it as the forward(x, t) of an nn.Module, with what is to be "
-            "fitted as nn.Parameter"
-        )
-    raise ValueError(f"reference must be a drift, got {what}.")
-
-
-def reference_of(reference: nn.Module | str | None, size: int) -> nn.Module:
-    """A drift of its own: a copy of the one given, or one by the name of its class.
-
-    Raises:
-        ValueError: If there is no such class, or it needs arguments.
-    """
-    if isinstance(reference, nn.Module):
-        return copy.deepcopy(reference).double()
-    name = "Linear" if reference is None else reference
-    if name not in drifts.__all__:
-        raise ValueError(
-            f"there is no reference {name!r}; give a module, or one of the names {', '.join(drifts.__all__)}."
-        )
-    family = getattr(drifts, name)
-    needed = inspect.signature(family).parameters
-    try:
-        return family(size) if "num_features" in needed else family()
-    except TypeError as error:
-        raise ValueError(f"{name} needs arguments ({error}); build it: reference={name}(...).") from error
 
 
 def plain_volatility(volatility: Any) -> Any:
@@ -132,24 +86,6 @@ def method_of(hparams: Any, seed: int) -> Method:
     return Projections(settings, max(seed, 0))
 
 
-def check_reference(drift: nn.Module, size: int, hparams: Any) -> None:
-    """Check that a reference is a drift of so many coordinates, and one that the solver can take.
-
-    Raises:
-        ValueError: If it is not.
-    """
-    x = torch.ones(3, size, dtype=torch.float64)
-    for time in (torch.zeros(3, 1, dtype=torch.float64), 0.0):
-        _check_velocity(drift, x, time)
-    if hparams.solver == "linear" and (
-        hparams.coordinates == "log" or not isinstance(drift, AffineDrift | drifts.Zero)
-    ):
-        raise ValueError(
-            f"solver='linear' needs a reference A x + c in raw coordinates, got {type(drift).__name__} in "
-            f"{hparams.coordinates}; use solver='static'."
-        )
-
-
 def _check_projections(hparams: Any, size: int) -> None:
     if hparams.volatility == ESTIMATE:
         raise ValueError(
@@ -171,26 +107,6 @@ def _check_volatility(volatility: Any, size: int, coordinates: str) -> None:
         )
     if coordinates == "log" and bool((matrix - torch.diag(matrix.diagonal())).any()):
         raise ValueError("coordinates='log' takes one number or one per feature as volatility, no matrix.")
-
-
-def _check_velocity(drift: nn.Module, x: Tensor, time: Tensor | float) -> None:
-    name, size = type(drift).__name__, x.shape[1]
-    kind = f"times {tuple(time.shape)}" if isinstance(time, Tensor) else f"the time {time}"
-    wanted = (
-        f"forward(x, t) must map states (..., {size}) and times, a number or a tensor that broadcasts, to "
-        "velocities of the states' shape and precision."
-    )
-    try:
-        with torch.no_grad():
-            found = drift(x, time)
-    except (AttributeError, RuntimeError, TypeError, IndexError, ValueError) as error:
-        raise ValueError(
-            f"reference {name} failed on states {tuple(x.shape)} and {kind}: {str(error).rstrip('.')}. "
-            f"{wanted}"
-        ) from error
-    if not isinstance(found, Tensor) or found.shape != x.shape or found.dtype != x.dtype:
-        what = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-        raise ValueError(f"reference {name} gave {what} for states {x.dtype} {tuple(x.shape)}; {wanted}")
 
 
 def first_volatility(intervals: Intervals, num_parameters: int) -> float:

@@ -10,6 +10,7 @@ sizes and estimating again shows by how much,
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
 from collections.abc import Iterable
@@ -21,6 +22,7 @@ import xarray as xr
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from seqdyn.errors import ConvergenceWarning, NonFiniteError
 from seqdyn.sde.chain import Chain
 from seqdyn.sde.integrate import simulate
 from seqdyn.sde.intervals import Snapshots, make_intervals
@@ -56,13 +58,17 @@ def bootstrap(
             "snapshots and compare their marginals."
         )
     estimate = process.named_values()
-    draws = []
-    for _ in _bar(range(num_replicates), "replicates", progress):
-        draws.append(list(refitted(process, solver, resampled(snapshots), start)[0].named_values().values()))
-    values = np.array(draws).reshape(num_replicates, len(estimate))
+    values, rested = np.full((num_replicates, len(estimate)), np.nan), np.zeros(num_replicates, dtype=bool)
+    is_found = np.zeros(num_replicates, dtype=bool)
+    for number in _bar(range(num_replicates), "replicates", progress):
+        particles = resampled(snapshots)
+        with contextlib.suppress(NonFiniteError):
+            found, rested[number] = refitted(process, solver, particles, start)
+            values[number], is_found[number] = list(found.named_values().values()), True
+    _tell_of_failures(is_found, rested)
     if hasattr(process, "log_factor"):  # the last one; resampled clouds are rougher, and so is their noise
-        values[:, -1] *= estimate["volatility"] / np.median(values[:, -1])
-    lower, upper = np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        values[:, -1] *= estimate["volatility"] / np.median(values[is_found, -1])
+    lower, upper = np.quantile(values[is_found], [(1 - level) / 2, (1 + level) / 2], axis=0)
     wide = np.array(list(estimate), dtype=object)[upper - lower > np.abs(list(estimate.values())) / 2]
     if len(wide):
         warnings.warn(
@@ -77,9 +83,31 @@ def bootstrap(
             "estimate": ("parameter", np.array(list(estimate.values()), dtype=float)),
             "lower": ("parameter", lower),
             "upper": ("parameter", upper),
+            "converged": ("replicate", rested),
         },
         {"parameter": np.array(list(estimate), dtype=object)},
     )
+
+
+def _tell_of_failures(is_found: np.ndarray, rested: np.ndarray) -> None:
+    """Warn of replicates that were not found, or did not come to rest.
+
+    Raises:
+        NonFiniteError: If there is none but such without a bridge.
+    """
+    count, lost, restless = len(is_found), int((~is_found).sum()), int((is_found & ~rested).sum())
+    if lost == count:
+        raise NonFiniteError(
+            f"none of {count} resampled data sets has a bridge in finite numbers; raise the volatility, or "
+            "take a family with fewer parameters."
+        )
+    if lost or restless:
+        warnings.warn(
+            f"of {count} replicates {restless} did not come to rest and {lost} have no bridge (NaN, left out "
+            "of the intervals); see converged. A family with fewer parameters, or with ridge=, is steadier.",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
 
 
 def resampled(snapshots: Snapshots) -> Snapshots:
@@ -167,9 +195,10 @@ def corrected(
     start: Tensor,
     num_simulations: int,
     num_steps: int,
+    progress: bool,
 ) -> Correction:
     """Divide the volatility of a process by its bias, and refit the drift; the process is changed."""
-    ratio, rested = volatility_ratios(process, solver, snapshots, num_simulations, num_steps, progress=True)
+    ratio, rested = volatility_ratios(process, solver, snapshots, num_simulations, num_steps, progress)
     process.log_factor.sub_(float(np.median(np.log(ratio))))
     chain = Chain(process.reference(solver), make_intervals(snapshots)[0], start=start)
     with frozen([process.log_factor]):

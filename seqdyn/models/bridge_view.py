@@ -27,6 +27,7 @@ __all__ = ["BridgeView", "Facts", "condition_numbers"]
 EXTRAPOLATION = "extrapolation_from"
 _BETWEEN = 10  # parts into which an interval is cut where no times are asked for
 _ROUNDING = 1e-9  # of the whole span, by which a time may miss a snapshot's
+_SINGLE = 1e-4  # the most of it, where times may come from single precision
 
 
 class Facts(NamedTuple):
@@ -100,7 +101,7 @@ class BridgeView:
         """Times as an increasing array inside the snapshots of a condition, on them where they nearly are."""
         known = self.times_of(code)
         values = _increasing(times)
-        slack = _ROUNDING * (known[-1] - known[0])
+        slack = _slack(known)
         nearest = known[np.abs(values[:, None] - known).argmin(axis=1)]
         values = np.where(np.abs(values - nearest) <= slack, nearest, values)
         outside = (values < known[0]) | (values > known[-1])
@@ -326,6 +327,12 @@ class BridgeView:
                 "x must be snapshots, or a finite array (particle, feature) with "
                 f"{len(self._facts.features)} features, got shape {values.shape}."
             )
+        if self._space.log and (values <= 0).any():
+            row = int((values <= 0).any(axis=1).argmax())
+            raise ValueError(
+                "coordinates='log' knows no drift where a state is not positive, but x is "
+                f"{values[row].min():g} at particle={row}; drop such states."
+            )
         if times is None:
             raise ValueError("an array of states needs their times=, one number or one per particle.")
         code = self._one(condition)
@@ -461,6 +468,14 @@ def condition_numbers(conditions: Tensor) -> list[int]:
     """Labels of conditions (P,) of which only the numbers are known; none where there is but one."""
     numbers = conditions.unique().tolist()
     return numbers if len(numbers) > 1 else []
+
+
+def _slack(known: np.ndarray) -> float:
+    """By how much a time may miss that of a snapshot, of which there are several; these may be rounded."""
+    span = float(known[-1] - known[0])
+    if (known.astype(np.float32) == known).all():  # as in data in single precision
+        return min(float(np.spacing(np.abs(known).max().astype(np.float32))), _SINGLE * span)
+    return _ROUNDING * span
 
 
 def _increasing(times: Any) -> np.ndarray:

@@ -49,16 +49,20 @@ from seqdyn.models import bridge_records, bridge_scores, bridge_uncertainty
 from seqdyn.models.base import Model
 from seqdyn.models.bridge_annotate import Particles, annotate
 from seqdyn.models.bridge_cells import ancestors, fates
+from seqdyn.models.bridge_reference import (
+    check_kind,
+    check_reference,
+    check_same,
+    reference_facts,
+    reference_of,
+)
 from seqdyn.models.bridge_settings import (
     ESTIMATE,
     check_data,
-    check_kind,
-    check_reference,
     check_settings,
     first_volatility,
     method_of,
     plain_volatility,
-    reference_of,
     warn_of_dimensions,
 )
 from seqdyn.models.bridge_view import BridgeView, Facts, condition_numbers
@@ -73,6 +77,7 @@ from seqdyn.sde.refit import Refinement, can_descend, refine
 from seqdyn.sde.regression import FEW, get_parameters
 from seqdyn.sde.solvers import Affine, AffineDrift, Linearized, PairSolver
 from seqdyn.train.callbacks import AverageWeights
+from seqdyn.train.history import History
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -119,9 +124,9 @@ class SchrodingerBridge(Model):
             Half-bridges that do not meet are warned of, see :attr:`convergence`.
         coordinates: ``"raw"``, or ``"log"`` for noise proportional to the state, σ x dW; σ is then relative.
         num_components: Work on so many principal components of the features, found in the training
-            snapshots; the reference then acts on components. All verbs still answer in features, dense: 100
-            paths at 21 times in 1479 genes are 25 MB, and twice as much while they are made. ``None`` works
-            on the features.
+            snapshots of the first fit and kept by later ones; the reference then acts on components. All
+            verbs still answer in features, dense: 100 paths at 21 times in 1479 genes are 25 MB, and twice as
+            much while they are made. ``None`` works on the features.
         num_steps: Time steps in each interval between snapshots.
         num_paths: Paths drawn in each interval for a regression.
         tolerance: Change of the divergence, in nats, below which a refinement counts as the last but one.
@@ -229,8 +234,9 @@ class SchrodingerBridge(Model):
         self.calm.fill_(0)
         self.last_value.fill_(math.inf)
         self.last_gain.fill_(math.inf)
-        if int(self.path_seed) < 0:
-            self.path_seed.fill_(ambient_seed(None) % 2**62)
+        is_first = int(self.path_seed) < 0
+        self.path_seed.fill_(ambient_seed(None) % 2**62)
+        if is_first:
             device = self.device
             x, weight = (torch.cat(batch[name]).to(device) for name in (X, WEIGHT))
             self.space.fit(x, weight)
@@ -276,17 +282,23 @@ class SchrodingerBridge(Model):
         return self._log("train", {TIME: batch[TIME]}, losses)
 
     def on_train_end(self) -> None:
+        if not any(isinstance(callback, History) for callback in self.trainer.callbacks):
+            # A trainer of the user's own; in a fit the weights that are kept come first.
+            self.after_training(progress=self.trainer.progress_bar_callback is not None)
+
+    def after_training(self, *, progress: bool) -> None:
         if self.hparams.volatility == ESTIMATE and self.hparams.num_simulations:
             with torch.no_grad(), fork_rng(int(self.path_seed)):
-                self._correct_volatility()
+                self._correct_volatility(progress)
 
-    def _correct_volatility(self) -> None:
+    def _correct_volatility(self, progress: bool) -> None:
         """Take out of the volatility what simulations say it is too large by, and refit the rest."""
         solver, view = self._solver(), self.view()
         if not can_descend(self.process, solver):
             logger.warning(
                 "the volatility is not corrected for the size of the clouds, which needs a reference that is "
-                "linear or has at most %d parameters: it is on the large side.",
+                "linear or has at most %d parameters: it is on the large side; give a number, for instance "
+                "that of such a reference, or num_simulations=0.",
                 FEW,
             )
             return
@@ -297,6 +309,7 @@ class SchrodingerBridge(Model):
             view.coupled("estimate of the volatility").coupling.g,
             self.hparams.num_simulations,
             self.hparams.num_steps,
+            progress,
         )
         self.volatility_ratio = self.snapshot_x.new_tensor(found.ratio)
         self.volatility_rested = torch.as_tensor(found.rested, device=self.device).long()
@@ -371,6 +384,11 @@ class SchrodingerBridge(Model):
         A path visits a particle of each snapshot, chosen by the couplings, and follows the reference, pinned,
         in between. With ``solver="ipf"`` it starts at a particle of one snapshot, each in turn, and follows
         the half-bridges from there to both ends.
+
+        Paths are lines of descent: each ends at a particle of the last snapshot, drawn by its weight, and
+        comes from one ancestor in each before, as for :meth:`ancestors`. Without a growth prior they visit
+        every snapshot by its weights. With one they do so at the last; before, a particle counts by its
+        descendants there. :meth:`marginal` gives the population as it is at each time.
 
         Args:
             snapshots: Snapshots, those of the training or others of the same features.
@@ -482,7 +500,10 @@ class SchrodingerBridge(Model):
             NotFittedError: If the model was neither fitted nor loaded.
             ValueError: If states do not fit the model, or a time lies outside the training snapshots.
         """
-        return self.view().drift(x, times, condition)
+        view = self.view()
+        if isinstance(x, xr.Dataset):
+            self._check_data(x, min_times=1)
+        return view.drift(x, times, condition)
 
     @torch.no_grad()
     def coupling(self, interval: int, *, condition: Any = None) -> xr.DataArray:
@@ -720,14 +741,17 @@ class SchrodingerBridge(Model):
             progress: Show a progress bar.
 
         Returns:
-            ``parameter_draw (replicate, parameter)``; ``estimate``, ``lower`` and ``upper (parameter)``.
+            ``parameter_draw (replicate, parameter)``, NaN for a replicate that has no bridge; ``estimate``,
+            ``lower`` and ``upper (parameter)``; ``converged (replicate)``, whether its refit came to rest.
 
         Raises:
+            NonFiniteError: If no replicate has a bridge.
             NotFittedError: If the model was neither fitted nor loaded.
-            ValueError: If an argument is out of range, or the reference has more than 64 parameters and the
+            ValueError: If an argument is out of range, or the reference has more than 64 parameters and
                 is not linear: such are refitted by regressions, which are too rough for this.
 
         Warns:
+            ConvergenceWarning: If replicates did not come to rest, or have no bridge.
             UserWarning: If a parameter spreads over more than half of its value: the snapshots hardly tell
                 it.
         """
@@ -763,7 +787,8 @@ class SchrodingerBridge(Model):
         self.require_fitted()
         if self.hparams.volatility != ESTIMATE:
             raise ValueError(
-                f"the volatility was given, as {self.hparams.volatility}; nothing was estimated."
+                f"the volatility was given, as {self.hparams.volatility}; nothing was estimated. Build the "
+                "model with volatility='estimate'."
             )
         return bridge_records.volatility(self.process, self.volatility_ratio, self.volatility_rested)
 
@@ -810,14 +835,15 @@ class SchrodingerBridge(Model):
         """Fitted parameters of the reference.
 
         ``value (parameter)``, and over the fit ``trace (refinement, parameter)`` with the ``divergence
-        (refinement)``, of which number 0 is the start; ``volatility (component, noise)`` is the matrix σ in
-        force.
+        (refinement)``, of which number 0 is the start and, of an estimated volatility, the last its
+        correction; ``volatility (component, noise)`` is the matrix σ in force.
 
         Raises:
             NotFittedError: If the model was neither fitted nor loaded.
         """
         self.require_fitted()
-        found = bridge_records.parameters(self.process, self.history)
+        corrected = float(self.last_value) if len(self.volatility_ratio) else None
+        found = bridge_records.parameters(self.process, self.history, corrected)
         return found.assign_attrs(model=type(self).__name__, reference=type(self.process.drift).__name__)
 
     def view(self) -> BridgeView:
@@ -885,6 +911,13 @@ class SchrodingerBridge(Model):
             return [move(part) for part in value] if isinstance(value, list) else value.to(self.device)
 
         return {name: move(value) for name, value in batch.items()}
+
+    def facts(self) -> dict[str, Any]:
+        return {"reference": reference_facts(self.process.drift)}
+
+    def check_facts(self, info: Mapping[str, Any]) -> None:
+        saved = info.get("reference")
+        check_same(self.process.drift, saved if isinstance(saved, dict) else None)
 
     # Parts of a fitted model ----------------------------------------------------------------------------
 

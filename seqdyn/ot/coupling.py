@@ -94,7 +94,10 @@ def couple(
         NonFiniteError: If a cost is not finite.
     """
     if not bool(torch.isfinite(cost).all()):
-        raise NonFiniteError("a cost of transport is NaN or infinite.")
+        raise NonFiniteError(
+            "a cost of transport is NaN or infinite: give finite costs; of snapshots, look for extreme "
+            "values in the data, or raise the volatility."
+        )
     reduced, rows, columns = _reduced(cost, a, b)
     if start is None:
         point, num_iters = _anneal(reduced, a, b, tolerance, max_iters)

@@ -160,7 +160,7 @@ class SplitHalf(NamedTuple):
 
 
 def split_half(
-    x: Any, metric: Callable[[Any, Any], float], num_repeats: int = 20, seed: int = 0
+    x: Any, metric: Callable[..., float], num_repeats: int = 20, seed: int = 0, weights: Any = None
 ) -> SplitHalf:
     """Split a cloud at random into halves and compare them: what sampling alone puts between two clouds.
 
@@ -172,6 +172,8 @@ def split_half(
         metric: Distance between two clouds, such as :func:`wasserstein`.
         num_repeats: Number of splits, at least two.
         seed: Seed of the splits.
+        weights: Weights of the particles, of which those with 0 are left out; the metric then is called with
+            two clouds and their weights.
 
     Returns:
         Mean and standard deviation over the splits, in the units of the metric.
@@ -180,13 +182,19 @@ def split_half(
         ValueError: If the cloud is too small, or a number does not fit.
     """
     cloud = as_cloud(x, "x")
-    if len(cloud) < 4:
-        raise ValueError(f"x has {len(cloud)} particle(s), but two halves need at least 4.")
+    parts = [cloud]
+    if weights is not None:
+        share = as_weights(weights, len(cloud), "weights")
+        parts = [cloud[share > 0], share[share > 0]]
+    size = len(parts[0])
+    if size < 4:
+        of = "" if weights is None else " with weight"
+        raise ValueError(f"x has {size} particle(s){of}, but two halves need at least 4.")
     count = check_count(num_repeats, "num_repeats", least=2)
     seed = check_count(seed, "seed", least=0, hint="type for instance seed=0")
-    rng, half = np.random.default_rng(seed), len(cloud) // 2
-    orders = (rng.permutation(len(cloud)) for _ in range(count))
-    found = [metric(cloud[order[:half]], cloud[order[half:]]) for order in orders]
+    rng = np.random.default_rng(seed)
+    orders = (np.split(rng.permutation(size), [size // 2]) for _ in range(count))
+    found = [metric(*(part[half] for part in parts for half in halves)) for halves in orders]
     return SplitHalf(float(np.mean(found)), float(np.std(found, ddof=1)))
 
 

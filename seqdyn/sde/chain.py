@@ -155,15 +155,19 @@ class Chain:
         return self.fill(index, *self.pairs(index, num_samples, share), fractions)
 
     def walk(self, indices: Sequence[int], num_samples: int, fractions: Sequence[Tensor]) -> list[Tensor]:
-        """Paths through neighbouring intervals: states (F_k, S, C) at fractions (F_k,) of each of them."""
-        here = systematic(self.intervals.source_weight[indices[0]], num_samples)
+        """Paths through neighbouring intervals: states (F_k, S, C) at fractions (F_k,) of each of them.
+
+        Lines of descent of the last targets, drawn by their weights: from each back to its ancestors. Where
+        sources multiply, an earlier one counts by its descendants at the end.
+        """
+        there = systematic(self.intervals.target_weight[indices[-1]], num_samples)
         states = []
-        for index, wanted in zip(indices, fractions, strict=True):
-            there = pick(self.plan(index), here)
+        for index, wanted in zip(reversed(indices), reversed(fractions), strict=True):
+            here = pick(self.plan(index).mT, there)
             ends = self.intervals.source[index][here], self.intervals.target[index][there]
             states.append(self.fill(index, *ends, wanted) if len(wanted) else ends[0][None][:0])
-            here = there
-        return states
+            there = here
+        return states[::-1]
 
     def paths(self, num_paths: int, num_steps: int) -> BridgePaths:
         """Draw paths in every interval, from the ambient random stream, as data for a regression."""

@@ -155,7 +155,8 @@ class ProjectedChain:
         """Paths through neighbouring intervals: states (F_k, S, C) at fractions (F_k,) of each of them.
 
         Each path starts at a particle of one of the snapshots, equally many at each, and runs from there to
-        both ends.
+        both ends. They are lines of descent of the last targets: where sources multiply, from the last
+        snapshot on after whose interval none does any more.
         """
         starts = self._anchors(indices, num_samples)
         later, behind = [], starts[-1]
@@ -171,12 +172,24 @@ class ProjectedChain:
         return found
 
     def _anchors(self, indices: Sequence[int], num_samples: int) -> list[Tensor]:
-        """Particles of each snapshot at which paths start."""
-        intervals, count = self.intervals, len(indices) + 1
-        sizes = [(num_samples + i) // count for i in range(count)]
+        """Particles of each snapshot at which paths start.
+
+        The sources of an interval are drawn by their offspring in it, which is by their descendants at the
+        end unless those multiply again.
+        """
+        intervals = self.intervals
+        first = max((k for k in range(1, len(indices)) if self._multiplies(indices[k])), default=0)
+        count = len(indices) + 1 - first
+        sizes = [0] * first + [(num_samples + i) // count for i in range(count)]
         ends = [(intervals.source[k], intervals.source_weight[k]) for k in indices]
         ends.append((intervals.target[indices[-1]], intervals.target_weight[indices[-1]]))
         return [x[systematic(weight, size)] for (x, weight), size in zip(ends, sizes, strict=True)]
+
+    def _multiplies(self, index: int) -> bool:
+        """Whether the sources of an interval have other weights than as targets of the one before."""
+        before, now = self.intervals.target_weight[index - 1], self.intervals.source_weight[index]
+        size = min(len(before), len(now))  # of the particles; the rest is padding
+        return not torch.allclose(before[:size], now[:size], rtol=1e-9, atol=0)
 
     def sample(self, index: int, num_samples: int, fractions: Tensor, share: Tensor | None = None) -> Tensor:
         """States (F, S, C) of paths of the bridge at fractions (F,) of an interval.

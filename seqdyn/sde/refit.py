@@ -166,8 +166,10 @@ def descend(process: Process, solver: PairSolver, chain: Chain, max_evaluations:
     """Lower the objective by a quasi-Newton method with bounds; never raises it.
 
     Returns:
-        The chain of the new reference.
+        The chain of the new reference; the given one where nothing is to be fitted.
     """
+    if not free_parameters(process):
+        return chain
     search = _Descent(process, solver, chain)
     minimize(
         search,

@@ -22,7 +22,11 @@ def systematic(weights: Tensor, num_samples: int) -> Tensor:
 
 
 def pick(plan: Tensor, rows: Tensor) -> Tensor:
-    """Draw for each given row (S,) of a plan (N, M) a column by its weights; evenly for equal rows."""
+    """Draw for each given row (S,) of a plan (N, M) a column by its weights; evenly for equal rows.
+
+    Raises:
+        ValueError: If a row that is drawn from has no weight.
+    """
     shuffled = torch.randperm(len(rows), device=rows.device)
     ordered, order = rows[shuffled].sort()
     present, group, counts = ordered.unique_consecutive(return_inverse=True, return_counts=True)
@@ -43,7 +47,14 @@ def _cumulative(plan: Tensor, rows: Tensor, places: Tensor) -> Iterator[tuple[Te
     """Cumulative weights (P, M) of some rows and their places (P,), a part at a time."""
     size = max(1, _ENTRIES // plan.shape[1])
     for some, part in zip(rows.split(size), places.split(size), strict=True):
-        yield plan[some].cumsum(1), part
+        total = plan[some].cumsum(1)
+        empty = ~(total[:, -1] > 0)
+        if bool(empty.any()):
+            raise ValueError(
+                f"row {int(some[empty.int().argmax()])} of a plan has no weight to draw a column by; draw "
+                "rows by their sums."
+            )
+        yield total, part
 
 
 def _locate(total: Tensor, places: Tensor) -> Tensor:

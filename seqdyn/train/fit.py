@@ -70,6 +70,7 @@ def fit_model(
         **trainer_options,
     )
     model.history, model.data_info = history, describe_data(datamodule)
+    model.after_training(progress=trainer_options.get("enable_progress_bar", True))
     seconds = float(history["seconds"].sum()) if "seconds" in history else 0.0
     where = ""
     if run is not None:

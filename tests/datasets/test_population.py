@@ -235,6 +235,24 @@ def test_a_drift_may_depend_on_time_and_be_a_plain_function() -> None:
     np.testing.assert_allclose(data["x"].values[:, 0], [0.75, 0.75, 3.75, 3.75])
 
 
+@pytest.mark.parametrize("unit", [1.0, 86400.0])
+def test_steps_are_a_share_of_the_time_that_passes(unit: float) -> None:
+    seen = []
+
+    def decay(x: torch.Tensor, t: Any) -> torch.Tensor:
+        seen.append(t)
+        assert len(seen) <= 2010, "far more steps than there is change"
+        return -x / unit
+
+    data = population(decay, 0.0, [(1, 1)], [1.0 * unit, 3.0 * unit], 2, start_time=unit / 2, seed=1)
+
+    assert data.attrs["step_size"] == pytest.approx(2.5e-3 * unit)
+    assert len(seen) >= 1000
+    np.testing.assert_allclose(data["x"].values[:, 0], np.exp([-0.5, -0.5, -2.5, -2.5]), rtol=1e-5)
+    alone = population(drifts.Zero(), 1.0, [(1, 1)], [unit], 2, start_time=unit, seed=1)
+    np.testing.assert_array_equal(alone["x"], 1)
+
+
 # -- records ------------------------------------------------------------------------------------------
 
 

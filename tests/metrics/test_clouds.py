@@ -317,6 +317,24 @@ def test_split_half_depends_on_the_seed_alone(rng: np.random.Generator) -> None:
     assert first.mean > 5 * first.sd > 0
 
 
+def test_split_halves_leave_out_particles_without_weight_and_keep_the_weights_of_others() -> None:
+    x, weights = np.arange(8.0)[:, None], np.array([1.0, 0, 1, 2, 0, 1, 1, 2]) / 8
+    seen = []
+
+    def spy(*parts: np.ndarray) -> float:
+        seen.append(parts)
+        return 1.0
+
+    distances.split_half(x, spy, num_repeats=4, weights=weights)
+
+    for first, second, a, b in seen:
+        kept = np.concatenate([first, second]).ravel().astype(int)
+        assert sorted(kept) == [0, 2, 3, 5, 6, 7] and len(first) == 3
+        np.testing.assert_allclose(np.concatenate([a, b]), weights[kept])
+    with pytest.raises(ValueError, match=r"x has 3 particle\(s\) with weight, .* at least 4"):
+        distances.split_half(x, spy, weights=[1, 1, 1, 0, 0, 0, 0, 0])
+
+
 # What is refused ------------------------------------------------------------------------------------------
 
 

@@ -91,6 +91,38 @@ def test_the_first_snapshot_is_drawn_with_its_weights_not_by_its_offspring() -> 
     assert float((x > 0).mean()) == pytest.approx(0.5, abs=0.002)
 
 
+@pytest.mark.parametrize("solver", ["static", "ipf"])
+def test_trajectories_are_lines_of_descent_of_the_last_snapshot(solver: str) -> None:
+    # Nothing crosses 0 after time 1: two of three paths end, and were at time 1, in the upper kind.
+    data, kinds = branches()
+    data = doubling(data)
+    model = SchrodingerBridge(1, 1.0, reference=Zero(), solver=solver, projection_paths=200, num_steps=8)
+    model.fit(data, max_epochs=1, seed=0, enable_progress_bar=False)
+
+    x = model.infer(data, [0, 1, 2], num_samples=1200, seed=0)["x"][..., 0].values
+
+    within = 0.005 if solver == "static" else 0.04
+    np.testing.assert_allclose((x > 0).mean(axis=0)[1:], [2 / 3, 2 / 3], atol=within)
+    if solver == "static":  # they visit the ancestors
+        ancestry = model.ancestors(np.full(len(kinds), "any"))["ancestry"][0].values
+        counts = np.array([(x[:, :2] == place).sum() for place in data["x"].values[:80, 0]]) / len(x)
+        np.testing.assert_allclose(counts, ancestry[:80], atol=0.01)
+        assert len(np.unique(x[:, 2])) == 60
+
+
+def test_no_trajectory_goes_through_a_particle_that_dies_out() -> None:
+    both = np.array([[0.0], [1.0]])
+    data = stack_snapshots([both, both, both], times=[0, 1, 2])
+    data = data.assign(growth=("particle", [0.0, 0.0, 0.0, -800.0, 0.0, 0.0]))
+    model = SchrodingerBridge(1, 0.1, reference=Zero())
+    model.fit(data, max_epochs=1, seed=0, enable_progress_bar=False)
+
+    x = model.infer(data, [0, 1, 2], num_samples=10, seed=0)["x"][..., 0].values
+
+    np.testing.assert_array_equal(x[:, 1], 0)
+    assert x[:, 2].mean() == 0.5
+
+
 @pytest.fixture(scope="module")
 def refined() -> SchrodingerBridge:
     return refine(branches()[0])

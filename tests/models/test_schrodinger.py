@@ -26,7 +26,7 @@ from seqdyn.models import SchrodingerBridge
 from seqdyn.ot.exact import exact_plan
 from seqdyn.rng import fork_rng
 from seqdyn.sde.bridge import gaussian_bridge
-from seqdyn.sde.drifts import GradientField, Linear, LotkaVolterra, Zero
+from seqdyn.sde.drifts import GradientField, Linear, LotkaVolterra, OrnsteinUhlenbeck, Sum, Zero
 
 FIT: dict[str, Any] = {"seed": 0, "enable_progress_bar": False, "accelerator": "cpu"}
 
@@ -428,15 +428,44 @@ def test_a_reference_of_the_users_is_handed_in_again(data: xr.Dataset, tmp_path:
     loaded = SchrodingerBridge.load(tmp_path / "model", reference=Wind())
     xr.testing.assert_identical(loaded.forecast([4.0], seed=0), found.forecast([4.0], seed=0))
     for modules in ({}, {"reference": Zero()}):
-        with pytest.raises(
-            ValueError, match=r"networks of your own, hand them in again: .*load\(path, NAME="
-        ):
+        with pytest.raises(ValueError, match=r"class was Wind, .*hand it in again: load\(path, reference="):
             SchrodingerBridge.load(tmp_path / "model", **modules)
+
+
+def without_offset() -> Linear:
+    reference = Linear(2)
+    reference.offset.requires_grad_(False)
+    return reference
+
+
+@pytest.mark.parametrize(
+    ("build", "difference"),
+    [
+        (lambda: Linear(2, ridge=3.0), "ridge was 3.0, here it is 0.0"),
+        (without_offset, "requires_grad of offset was False, here it is True"),
+        (LotkaVolterra, "class was LotkaVolterra, here it is Linear"),
+        (lambda: Sum(LotkaVolterra(), Linear(2, ridge=2.0)), "class was Sum, here it is Linear"),
+    ],
+)
+def test_a_reference_that_differs_is_not_taken_for_the_saved_one(
+    build: Any, difference: str, data: xr.Dataset, tmp_path: Path
+) -> None:
+    found = small(data, reference=build())
+    found.save(tmp_path / "model")
+
+    loaded = seqdyn.load(tmp_path / "model", reference=build())
+    xr.testing.assert_identical(loaded.forecast([4.0], seed=0), found.forecast([4.0], seed=0))
+    free = [[name for name, p in m.process.named_parameters() if p.requires_grad] for m in (loaded, found)]
+    assert free[0] == free[1]
+    for modules in ({}, {"reference": Linear(2)}):
+        with pytest.raises(ValueError, match=rf"{difference}.*; hand it in again: load\(path, reference="):
+            seqdyn.load(tmp_path / "model", **modules)
 
 
 @pytest.mark.parametrize(
     "options",
     [
+        {"reference": Linear(2)},
         {"reference": "LotkaVolterra"},
         {"num_components": 1, "volatility": 0.3},
         {"coordinates": "log", "reference": "LotkaVolterra"},
@@ -522,14 +551,19 @@ class StopAt(pl.Callback):
     ("hook", "number"),
     [("on_train_batch_start", 1), ("on_train_batch_end", 1), ("on_train_epoch_end", 1), ("on_train_end", 0)],
 )
-@pytest.mark.parametrize("kind", ["formula", "network"])
+@pytest.mark.parametrize("kind", ["formula", "network", "estimate"])
 def test_a_fit_goes_on_exactly_after_an_interruption(
     predators: xr.Dataset, tmp_path: Path, hook: str, number: int, kind: str
 ) -> None:
     def fit(**options: Any) -> SchrodingerBridge:
         with fork_rng(1):
-            reference = LotkaVolterra() if kind == "formula" else GradientField(2, (8, 8))
-        model = SchrodingerBridge(2, 0.3, reference=reference, num_steps=4, num_paths=10, network_steps=5)
+            reference = GradientField(2, (8, 8)) if kind == "network" else LotkaVolterra()
+        volatility: Any = 0.3
+        if kind == "estimate":
+            volatility, reference = "estimate", OrnsteinUhlenbeck(2)
+        model = SchrodingerBridge(
+            2, volatility, reference, num_steps=4, num_paths=10, network_steps=5, num_simulations=2
+        )
         return model.fit(predators, max_epochs=3, **FIT, **options)
 
     with pytest.raises(KeyError, match="interrupted"):
@@ -554,6 +588,16 @@ def test_a_fit_of_a_fitted_model_goes_on(predators: xr.Dataset) -> None:
     history = twice.history
     assert history.sizes["epoch"] == 2
     assert float(history.train_divergence_before[1]) == pytest.approx(float(history.train_loss[0]), abs=1e-6)
+
+
+def test_a_fit_that_goes_on_takes_its_own_seed(predators: xr.Dataset) -> None:
+    def found(seed: int) -> np.ndarray:
+        model = SchrodingerBridge(2, 0.3, num_steps=4, num_paths=5)
+        model.fit(predators, max_epochs=1, **FIT).fit(predators, max_epochs=1, **(FIT | {"seed": seed}))
+        return model.reference_parameters.value.values
+
+    np.testing.assert_array_equal(found(1), found(1))
+    assert np.abs(found(1) - found(2)).max() > 1e-3
 
 
 def test_the_record_of_a_fit(hunter: SchrodingerBridge) -> None:
@@ -736,6 +780,59 @@ def test_arguments_out_of_range_are_refused(options: dict[str, Any], message: st
         SchrodingerBridge(**{"num_features": 2, "volatility": 0.5, **options})
 
 
+class Cubic(Linear):
+    def forward(self, x: Tensor, t: Any) -> Tensor:
+        return super().forward(x, t) - x**3
+
+
+class Clocked(Linear):
+    def forward(self, x: Tensor, t: Any) -> Tensor:
+        return super().forward(x, t) + torch.as_tensor(t)
+
+
+class SaidNotToBeLinear(Cubic):
+    affine = None  # type: ignore[assignment]
+    solve = None  # type: ignore[assignment]
+
+
+class WithLayer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.affine = nn.Linear(2, 2)
+
+    def forward(self, x: Tensor, t: Any) -> Tensor:
+        return self.affine(x)
+
+
+class Lopsided(Linear):
+    def affine(self) -> tuple[Tensor, Tensor]:
+        return self.matrix[:, :1], self.offset
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        (Cubic(2), "Cubic has other velocities than the A x .* write affine = None and solve = None"),
+        (Clocked(2), "Clocked has other velocities"),
+        (WithLayer(), "WithLayer does not give a matrix .* rename a layer that is called affine"),
+        (Lopsided(2), r"Lopsided does not give a matrix \(2, 2\)"),
+    ],
+)
+def test_a_drift_that_is_not_the_linear_one_it_claims_is_refused(reference: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SchrodingerBridge(2, 0.5, reference=reference)
+
+
+def test_a_drift_that_does_not_claim_to_be_linear_is_solved_as_it_is(data: xr.Dataset) -> None:
+    with fork_rng(0):
+        found, linear = small(data, reference=SaidNotToBeLinear(2)), small(data, reference=Linear(2))
+
+    x = np.full((1, 2), 2.0)
+    drift = found.process.drift(torch.tensor(x), 0.0).detach().numpy()
+    np.testing.assert_allclose(found.bridge_drift(x, 3.0).drift, drift)
+    assert abs(float(found.divergence) - float(linear.divergence)) > 1e-3
+
+
 def with_bad_value(data: xr.Dataset) -> xr.Dataset:
     broken = data.copy(deep=True)
     broken["x"][3, 1] = np.nan
@@ -772,8 +869,42 @@ def test_new_snapshots_are_checked_like_those_of_the_training(
         model.infer(with_bad_value(data))
     with pytest.raises(ValueError, match="have 1 features but the model was built with num_features=2"):
         model.infer(data.isel(feature=[0]))
-    with pytest.raises(ValueError, match=r"fitted to \['left', 'right'\]; select and order them"):
-        model.infer(data.isel(feature=[1, 0]))
+    for verb in (model.infer, model.bridge_drift):
+        with pytest.raises(ValueError, match=r"fitted to \['left', 'right'\]; select and order them"):
+            verb(data.isel(feature=[1, 0]))
+
+
+def test_drifts_are_asked_for_at_states_that_are_checked(model: SchrodingerBridge, data: xr.Dataset) -> None:
+    with pytest.raises(ValueError, match=r"NaN .* \(first at particle=3\)"):
+        model.bridge_drift(with_bad_value(data))
+    with pytest.raises(ValueError, match=r"must have dims \('particle', 'feature'\)"):
+        model.bridge_drift(data.transpose("feature", "particle"))
+    one = data.isel(particle=data.time.values == 1)
+    np.testing.assert_array_equal(
+        model.bridge_drift(one).drift, model.bridge_drift(data).drift[data.time == 1]
+    )
+
+
+def test_logarithms_need_positive_states() -> None:
+    found = small(snapshots(*clouds(5, 6, 7)), 0.1, coordinates="log")
+
+    with pytest.raises(ValueError, match="state is not positive, but x is -1 at particle=1; drop"):
+        found.bridge_drift([[1.0, 2.0], [-1.0, 2.0]], 0.5)
+    with pytest.raises(ValueError, match="coordinates='log' needs positive data"):
+        found.bridge_drift(snapshots(*clouds(0, 0, 0)))
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_times_in_single_precision_are_found_by_their_names(offset: float) -> None:
+    times = [offset + time for time in (0.1, 0.6, 1.1)]
+    data = snapshots(*clouds(0, 1, 2), times=times)
+    found = small(data.assign_coords(time=("particle", data.time.values.astype(np.float32))))
+
+    for time in times:
+        x = found.marginal(time, num_samples=5, seed=0).x.values[:, 0]
+        assert (x[:, None] == data.x.values[data.time.values == time]).all(axis=2).any(axis=1).all()
+    with pytest.raises(ValueError, match="lies outside"):
+        found.marginal(offset + 1.101)
 
 
 @pytest.mark.parametrize("verb", ["marginal", "forecast", "infer"])

@@ -56,3 +56,10 @@ def test_columns_have_the_law_of_their_row_whatever_stands_around_it(plan: torch
     # Mean sum of absolute errors of independent draws; a third more has a chance of less than 1e-6.
     scale = float((2 * expected / (torch.pi * 4000)).sqrt().sum())
     assert float((share - expected).abs().sum()) < 1.33 * scale
+
+
+def test_an_empty_row_is_refused() -> None:
+    plan = torch.tensor([[0.5, 0.5], [0.0, 0.0]], dtype=torch.float64)
+
+    with pytest.raises(ValueError, match="row 1 of a plan has no weight"):
+        pick(plan, torch.tensor([0, 1, 0]))
