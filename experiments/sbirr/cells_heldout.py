@@ -6,8 +6,8 @@ seed, the chosen one under several. Each method gives its cloud at the held-out 
 particles; ``brownian`` the same without drift at the same volatility; ``displacement`` all points of the
 exact plan with their weights; ``displacement_spread`` 1000 draws of it with the spread of a Brownian bridge;
 ``before`` and ``after`` the training snapshots on either side; ``floor`` two halves of the held-out snapshot.
-Intervals of differences are the middle 95 % over resampled held-out cells, with the predictions as they are.
-``--table`` prints the rows, ``--fast`` shows that it runs.
+Intervals of the winner's differences are the middle 95 % over resampled held-out cells, with the predictions
+as they are. ``--table`` prints the rows, ``--fast`` shows that it runs.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ def rows(section: dict[str, Any]) -> list[Config]:
     for job in cells.rows(section):
         wins = list(chosen[job.data]) == [job.family, job.volatility]
         for seed in section["seeds"] if wins else section["seeds"][:1]:
-            more = {"seed": seed, "is_winner": wins, "num_resamples": section["num_resamples"]}
+            count = section["num_resamples"] if wins else 0
+            more = {"seed": seed, "is_winner": wins, "num_resamples": count}
             jobs.append(Config(**dataclasses.asdict(job) | more))
     return sorted(jobs, key=lambda job: not job.is_winner)
 
@@ -130,8 +131,8 @@ def scores(predicted: Mapping[str, Cloud], y: np.ndarray, judge: Resampled) -> l
 
 
 def interval(rival: str, differences: np.ndarray) -> dict[str, float]:
-    """Middle 95 % of differences of W2; below zero where the model is better."""
-    low, high = np.quantile(differences, [0.025, 0.975])
+    """Middle 95 % of differences of W2; below zero where the model is better. NaN without resamples."""
+    low, high = np.quantile(differences, [0.025, 0.975]) if len(differences) else (np.nan, np.nan)
     return {f"less_{rival}_low": low, f"less_{rival}_high": high}
 
 
