@@ -53,6 +53,7 @@ from seqdyn.models.bridge_reference import (
     check_kind,
     check_reference,
     check_same,
+    check_start,
     reference_facts,
     reference_of,
 )
@@ -245,6 +246,12 @@ class SchrodingerBridge(Model):
                 intervals, _ = make_intervals(self._working(batch))
                 start = first_volatility(intervals, len(get_parameters(self.process)))
                 self.process.volatility.copy_(volatility_matrix(start, size, self.process.volatility))
+        working = self._working(batch)
+        x = torch.cat(working.x).double()
+        time = working.time.double().repeat_interleave(
+            torch.tensor([len(part) for part in working.x]).to(x.device)
+        )
+        check_start(self.process.drift, x.exp() if self.space.log else x, time[:, None])
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """One refinement: the bridge of the reference, then a reference nearer to it."""
