@@ -11,12 +11,15 @@ from seqdyn.sde.process import Process
 __all__ = ["parameters", "volatility"]
 
 
-def parameters(process: Process, history: xr.Dataset | None, corrected: float | None) -> xr.Dataset:
+def parameters(
+    process: Process, history: xr.Dataset | None, start: np.ndarray, corrected: float | None
+) -> xr.Dataset:
     """Parameters of a process, and their course; see ``SchrodingerBridge.reference_parameters``.
 
     Args:
         process: The process.
         history: Of its fit.
+        start: Parameters before its first refinement; none where they are not known.
         corrected: The divergence since the correction of the volatility; ``None`` where there was none.
     """
     values = process.named_values()
@@ -35,9 +38,9 @@ def parameters(process: Process, history: xr.Dataset | None, corrected: float | 
     found["divergence"] = ("refinement", divergence, {"units": "nats"})
     if names and f"train_{names[0]}" in history:
         traces = np.stack([history[f"train_{name}"].values for name in names], axis=1)
-        unknown = np.full((1, len(names)), np.nan)
+        first_values = start[None] if len(start) == len(names) else np.full((1, len(names)), np.nan)
         now = found["value"].values[None][: len(last)]
-        found["trace"] = (("refinement", "parameter"), np.concatenate([unknown, traces, now]))
+        found["trace"] = (("refinement", "parameter"), np.concatenate([first_values, traces, now]))
     return found.assign_coords(refinement=np.arange(len(divergence)))
 
 

@@ -108,13 +108,15 @@ def _check_affine(drift: nn.Module, size: int) -> None:
 
 def _try(drift: nn.Module, size: int) -> None:
     """Ask a drift for velocities, and how they change with its parameters, in the ways that a fit does."""
-    calls = [((3, size), torch.zeros(3, 1)), ((3, size), 0.0), ((2, 3, size), torch.zeros(2, 3, 1))]
+    clock = torch.zeros(2, 3, 1, dtype=torch.float64)
+    calls: list[tuple[tuple[int, ...], Tensor | float]]
+    calls = [((3, size), clock[0]), ((3, size), 0.0), ((2, 3, size), clock)]
     reached: set[str] = set()
     # Positive states, which logarithms need; their gradient tells what leaves torch.
     with fork_rng(0), torch.enable_grad():
         for shape, time in calls:
             x = torch.ones(shape, dtype=torch.float64, requires_grad=True).clone()
-            reached |= _influences(drift, x, time.double() if isinstance(time, Tensor) else time)
+            reached |= _influences(drift, x, time)
     without = [name for name, _ in free_parameters(drift) if name not in reached]
     if without and not torch.is_inference_mode_enabled():  # which knows no gradients
         raise ValueError(

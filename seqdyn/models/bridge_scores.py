@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from tqdm.auto import tqdm
 
 from seqdyn.data.marginals import Marginal, condition_labels, marginals
 from seqdyn.data.schema import CONDITION, PARTICLE, TIME, X
+from seqdyn.errors import ConvergenceWarning
 from seqdyn.models.bridge_view import BridgeView
 from seqdyn.ot import distances
 from seqdyn.ot.exact import displacement
@@ -257,7 +259,9 @@ def _muted() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.WARNING)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "not at rest", ConvergenceWarning)
+            yield
     finally:
         logger.setLevel(level)
 

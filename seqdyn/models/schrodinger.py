@@ -87,9 +87,10 @@ __all__ = ["SchrodingerBridge"]
 
 logger = logging.getLogger("seqdyn")
 
-# Buffers whose sizes are those of the training data.
+# Buffers whose sizes a fit decides.
 _SIZED = ("snapshot_x", "snapshot_time", "snapshot_weight", "snapshot_growth", "snapshot_condition",
-          "snapshot_particle", "solution", "volatility_ratio", "volatility_rested")  # fmt: skip
+          "snapshot_particle", "solution", "volatility_ratio", "volatility_rested",
+          "start_values")  # fmt: skip
 _WHOLE = ("snapshot_condition", "snapshot_particle", "volatility_rested")
 
 
@@ -101,7 +102,8 @@ class SchrodingerBridge(Model):
     optionally ``weight (particle)``, ``growth (particle)`` (a prior on the rate at which a particle
     multiplies, per unit of time) and the coordinate ``condition (particle)``, whose conditions share the
     reference. The fit ends early where, twice in a row, the divergence changes by less than ``tolerance`` and
-    no parameter by more than a thousandth. Everything is computed in float64.
+    no parameter by more than a thousandth; one that reaches ``max_epochs`` before warns. Everything is
+    computed in float64.
 
     Args:
         num_features: Features F of the data.
@@ -155,6 +157,7 @@ class SchrodingerBridge(Model):
     solution: Tensor
     volatility_ratio: Tensor
     volatility_rested: Tensor
+    start_values: Tensor
     path_seed: Tensor
     calm: Tensor
     last_value: Tensor
@@ -246,6 +249,8 @@ class SchrodingerBridge(Model):
                 intervals, _ = make_intervals(self._working(batch))
                 start = first_volatility(intervals, len(get_parameters(self.process)))
                 self.process.volatility.copy_(volatility_matrix(start, size, self.process.volatility))
+        if self.history is None:
+            self.start_values = self.last_value.new_tensor(list(self._scalars().values()))
         working = self._working(batch)
         x = torch.cat(working.x).double()
         time = working.time.double().repeat_interleave(
@@ -289,6 +294,14 @@ class SchrodingerBridge(Model):
         return self._log("train", {TIME: batch[TIME]}, losses)
 
     def on_train_end(self) -> None:
+        if not self._is_calm():
+            count = self.trainer.current_epoch
+            warnings.warn(
+                f"not at rest after {count} refinement{'s' * (count != 1)}; fit(max_epochs=...) with more, "
+                "or go on with another fit.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
         if not any(isinstance(callback, History) for callback in self.trainer.callbacks):
             # A trainer of the user's own; in a fit the weights that are kept come first.
             self.after_training(progress=self.trainer.progress_bar_callback is not None)
@@ -370,7 +383,9 @@ class SchrodingerBridge(Model):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for name in _SIZED:
             stored = state_dict.get(prefix + name)
-            if stored is not None:
+            if stored is None and name == "start_values":  # a folder from before it was kept
+                state_dict[prefix + name] = getattr(self, name)
+            elif stored is not None:
                 setattr(self, name, torch.zeros_like(stored, device=self.device))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -806,12 +821,13 @@ class SchrodingerBridge(Model):
         ``divergence (interval)`` from the reference in nats, and ``marginal_error (interval)``: the mass by
         which a coupling misses the weights of its snapshots; of ``solver="ipf"`` how far half-bridges end
         from a snapshot, by their means and covariances, in units of its spread and the noise together. There
-        a tenth is sampling, and a half no bridge. Coordinates ``start`` and ``end`` are times.
+        a tenth is sampling, and a half no bridge. Coordinates ``start`` and ``end`` are times. The attribute
+        ``at_rest`` is 1 where the fit came to rest, 0 where refinements would change more.
 
         Raises:
             NotFittedError: If the model was neither fitted nor loaded.
         """
-        return self.view().record()
+        return self.view().record().assign_attrs(at_rest=int(self._is_calm()))
 
     @property
     def divergence(self) -> Tensor:
@@ -850,7 +866,8 @@ class SchrodingerBridge(Model):
         """
         self.require_fitted()
         corrected = float(self.last_value) if len(self.volatility_ratio) else None
-        found = bridge_records.parameters(self.process, self.history, corrected)
+        start = self.start_values.cpu().numpy()
+        found = bridge_records.parameters(self.process, self.history, start, corrected)
         return found.assign_attrs(model=type(self).__name__, reference=type(self.process.drift).__name__)
 
     def view(self) -> BridgeView:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import seqdyn
 from seqdyn.data import stack_snapshots
+from seqdyn.errors import ConvergenceWarning
 from seqdyn.models import SchrodingerBridge
 from seqdyn.models.bridge_reference import check_reference
 from seqdyn.rng import fork_rng
@@ -184,3 +188,72 @@ def test_lower_bounds_are_checked(bounds: Any, message: str) -> None:
         build(Bounded())
     with pytest.raises(ValueError, match=message):
         build(drifts.Sum(drifts.Zero(), Bounded()))
+
+
+# The record of its fit
+# ------------------------------------------------------------------------------------------------------
+
+
+def three_clouds() -> Any:
+    draw = np.random.default_rng(0)
+    return stack_snapshots([draw.normal(shift, 0.3, (8, 2)) for shift in (1, 1.2, 1.5)], times=[0, 1, 2])
+
+
+def test_the_trace_begins_where_the_drift_began(tmp_path: Path) -> None:
+    model = build(Turn()).fit(three_clouds(), max_epochs=2, **FIT)
+    model.save(tmp_path / "model")
+    loaded = seqdyn.load(tmp_path / "model", reference=Turn())
+    loaded.fit(three_clouds(), max_epochs=1, **FIT)
+
+    for found, count in ((model, 3), (loaded, 4)):
+        trace = found.reference_parameters.trace
+        np.testing.assert_allclose(trace[0], [0.2, 0.1], rtol=1e-6)
+        assert trace.shape == (count, 2)
+        assert np.isfinite(trace).all()
+    assert seqdyn.plot.reference_parameters(model.reference_parameters)[0].lines[0].get_xdata()[0] == 0
+
+
+def test_the_trace_of_an_estimated_volatility_begins_at_its_first_guess() -> None:
+    model = SchrodingerBridge(2, "estimate", reference=Turn(), num_steps=6, num_paths=10, num_simulations=0)
+    found = model.fit(three_clouds(), max_epochs=1, **FIT).reference_parameters
+
+    assert found.trace.shape == (2, 3)
+    assert float(found.trace[0, 2]) > 0
+    assert float(found.trace[0, 2]) != float(found.trace[1, 2])
+
+
+def test_an_interrupted_fit_knows_its_start(tmp_path: Path) -> None:
+    data, options = three_clouds(), FIT | {"run_dir": tmp_path / "run"}
+    build(Turn()).fit(data, max_epochs=1, **options)
+    found = build(Turn()).fit(data, max_epochs=2, resume=True, **options)
+
+    np.testing.assert_allclose(found.reference_parameters.trace[0], [0.2, 0.1], rtol=1e-6)
+
+
+def test_a_fit_that_did_not_come_to_rest_warns_once() -> None:
+    with pytest.warns(ConvergenceWarning, match=r"not at rest after 2 refinements; fit\(max_epochs") as found:
+        model = build(Turn()).fit(three_clouds(), max_epochs=2, **FIT)
+
+    assert sum("not at rest" in str(warning.message) for warning in found) == 1
+    assert model.convergence.attrs["at_rest"] == 0
+
+
+def test_a_fit_that_came_to_rest_and_fits_within_others_do_not_warn(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        model = build(drifts.Linear(2)).fit(three_clouds(), max_epochs=30, **FIT)
+        model.leave_one_out(three_clouds(), max_epochs=1, num_samples=10, seed=0, progress=False)
+
+    model.save(tmp_path / "model")
+    assert model.convergence.attrs["at_rest"] == 1
+    assert seqdyn.load(tmp_path / "model", reference=drifts.Linear(2)).convergence.attrs["at_rest"] == 1
+
+
+def test_weights_from_before_the_start_was_kept_are_taken() -> None:
+    model = build(Turn()).fit(three_clouds(), max_epochs=1, **FIT)
+    older = {name: value for name, value in model.state_dict().items() if name != "start_values"}
+
+    fresh = build(Turn())
+    fresh.load_state_dict(older)
+
+    assert torch.equal(fresh.process.drift.omega, model.process.drift.omega)
