@@ -155,6 +155,7 @@ def check_snapshots(data: xr.Dataset, *, min_times: int = 2) -> None:
     Raises:
         ValueError: On the first violation, with where it is and what to type.
     """
+    _check_kind(data)
     if X not in data:
         raise ValueError(
             f"a snapshot dataset needs the variable 'x', found {sorted(map(str, data.data_vars))}; rename "
@@ -350,6 +351,21 @@ def _check_target(data: xr.Dataset) -> None:
         raise ValueError(
             f"series {labels[0]!r} has no observed value at all ({len(labels)} such series); drop with "
             f"data.drop_sel(series={labels[:5]})."
+        )
+
+
+def _check_kind(data: Any) -> None:
+    """Check that what should be snapshots is a dataset, and not one of sequences."""
+    if not isinstance(data, xr.Dataset):
+        raise ValueError(
+            f"snapshots must be an xr.Dataset, got {type(data).__name__}; pass "
+            "seqdyn.data.read_snapshots(data, time=...), which reads files, frames and arrays."
+        )
+    if X not in data and SERIES in data.dims and (TARGET in data or SYMBOL in data):
+        raise ValueError(
+            "these data are sequences, series followed over time, but a bridge needs snapshots, particles "
+            "that are seen once; read yours with seqdyn.data.read_snapshots(data, time=...), or take a model "
+            "of sequences, such as seqdyn.models.TSDiff."
         )
 
 

@@ -20,6 +20,7 @@ from seqdyn.data.schema import (
     WINDOW,
     X,
     check_sequences,
+    check_snapshots,
     local_time,
     observed_mask,
 )
@@ -112,6 +113,8 @@ def evaluate(
         UserWarning: If the model was trained on data from the first window or later, or a series is observed
             in no window.
     """
+    if getattr(model, "data_kind", None) == "snapshots":
+        check_snapshots(data)
     if isinstance(data, xr.Dataset) and X in data and TARGET not in data:
         _refuse_windows(num_windows, prediction_length, keep_forecasts)
         drawn = {} if num_samples is None else {"num_samples": num_samples}

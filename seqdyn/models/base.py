@@ -257,6 +257,11 @@ class Model(pl.LightningModule, abc.ABC):
             raise ValueError(
                 f"{path} holds a {record.class_name}, not a {cls.__name__}; use seqdyn.load({str(path)!r})."
             )
+        for name in record.hyperparameters.keys() & modules.keys():
+            raise ValueError(
+                f"{path} knows its own {name}, {record.hyperparameters[name]!r}; leave {name}= out. Only "
+                "modules that were handed in to the constructor are handed in again."
+            )
         numbers = sum(value.numel() for value in record.tensors.values())
         with _fitting(path, cls.__name__), fork_rng(0), WithinSize(numbers, len(record.tensors)):
             model = cls(**record.hyperparameters, **modules)

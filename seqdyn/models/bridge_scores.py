@@ -46,12 +46,12 @@ METHODS = ("model", "nearest", "displacement", "brownian", "floor")
 def score(
     model: SchrodingerBridge,
     held_out: xr.Dataset,
-    metrics: Sequence[str],
+    metrics: Sequence[str] | str,
     num_samples: int,
     seed: int | None,
 ) -> xr.Dataset:
     """Distances of several predictions to held-out snapshots; see ``SchrodingerBridge.score``."""
-    _check_metrics(metrics)
+    metrics = _checked(metrics)
     seed = ambient_seed(seed)
     view = model.view()
     brownian = view.under(Reference(Zero(), view.chain.reference.noise, Affine()))
@@ -148,7 +148,7 @@ def _distance(
 def leave_one_out(
     model: SchrodingerBridge,
     snapshots: xr.Dataset,
-    metrics: Sequence[str],
+    metrics: Sequence[str] | str,
     num_samples: int,
     seed: int | None,
     max_epochs: int,
@@ -176,7 +176,7 @@ def compare_references(
     model: SchrodingerBridge,
     snapshots: xr.Dataset,
     references: Mapping[str, nn.Module | str],
-    metrics: Sequence[str],
+    metrics: Sequence[str] | str,
     num_samples: int,
     seed: int | None,
     max_epochs: int,
@@ -266,9 +266,11 @@ def _muted() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _check_metrics(metrics: Sequence[str]) -> None:
-    unknown = [name for name in ([metrics] if isinstance(metrics, str) else metrics) if name not in METRICS]
-    if isinstance(metrics, str) or unknown or not metrics:
+def _checked(metrics: Sequence[str] | str) -> list[str]:
+    """The names of metrics, of which one may stand alone."""
+    names = [metrics] if isinstance(metrics, str) else list(metrics)
+    if not names or any(name not in METRICS for name in names):
         raise ValueError(
             f"metrics must list some of {tuple(METRICS)}, got {metrics!r}; for instance ('w2',)."
         )
+    return names

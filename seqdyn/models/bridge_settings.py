@@ -34,6 +34,7 @@ SOLVERS = ("static", "linear", "ipf")
 COORDINATES = ("raw", "log")
 ESTIMATE = "estimate"
 _MANY_COORDINATES = 20
+_VOLATILITY = "type a positive number, such as volatility=0.2, or volatility='estimate' to learn it"
 
 
 def plain_volatility(volatility: Any) -> Any:
@@ -98,8 +99,14 @@ def _check_projections(hparams: Any, size: int) -> None:
 
 def _check_volatility(volatility: Any, size: int, coordinates: str) -> None:
     if isinstance(volatility, str | bool):
-        raise ValueError(f"volatility must be a number, several, or 'estimate', got {volatility!r}.")
-    matrix = volatility_matrix(volatility, size)
+        raise ValueError(
+            f"volatility must be a number, several, or 'estimate', got {volatility!r}; "
+            f"{_number_in(volatility) or _VOLATILITY}."
+        )
+    try:
+        matrix = volatility_matrix(volatility, size)
+    except ValueError as error:
+        raise ValueError(f"{str(error).rstrip('.')}; {_VOLATILITY}.") from error
     if bool(torch.linalg.matrix_rank(matrix) < size):
         raise ValueError(
             f"volatility must leave noise in every direction, got {volatility!r}: without it a bridge need "
@@ -107,6 +114,14 @@ def _check_volatility(volatility: Any, size: int, coordinates: str) -> None:
         )
     if coordinates == "log" and bool((matrix - torch.diag(matrix.diagonal())).any()):
         raise ValueError("coordinates='log' takes one number or one per feature as volatility, no matrix.")
+
+
+def _number_in(text: str | bool) -> str | None:
+    """What to type instead of a number in quotes."""
+    try:
+        return f"type volatility={float(text):g}, without quotes" if isinstance(text, str) else None
+    except ValueError:
+        return None
 
 
 def first_volatility(intervals: Intervals, num_parameters: int) -> float:
@@ -165,6 +180,11 @@ def check_data(
         ValueError: On the first violation.
     """
     check_snapshots(data, min_times=min_times)
+    if known is not None and data.sizes[FEATURE] != num_features:
+        raise ValueError(
+            f"the snapshots have {data.sizes[FEATURE]} features but the model was fitted to {num_features}: "
+            f"{known[:6]}; select them with data.sel(feature=[...])."
+        )
     if data.sizes[FEATURE] != num_features:
         raise ValueError(
             f"the snapshots have {data.sizes[FEATURE]} features but the model was built with "

@@ -119,12 +119,13 @@ class SchrodingerBridge(Model):
             approximation and by guided proposals. ``"linear"`` is the same, but refuses references for which
             it would not be exact. ``"ipf"``, the published way, needs no transition density: it alternates
             half-bridges, whose drifts are learned from simulated paths, and refits the reference by
-            regressions alone; of Lotka-Volterra that takes a minute instead of a second. Its half-bridges
-            know a cloud by mean, covariance and some of its particles: between separate groups a few paths
-            get lost, and many small groups are blurred. A path goes through a particle of one snapshot and
-            only near those of the others. Particles are not coupled, so that there is no :meth:`coupling`,
-            :meth:`fates`, :meth:`ancestors` and :meth:`bootstrap`, and the volatility must be given.
-            Half-bridges that do not meet are warned of, see :attr:`convergence`.
+            regressions alone; of Lotka-Volterra that takes a minute instead of a second. Its parameters are
+            less exact, being regressions on learned half-bridges: confirm them with ``"static"``. Its
+            half-bridges know a cloud by mean, covariance and some of its particles: between separate groups a
+            few paths get lost, and many small groups are blurred. A path goes through a particle of one
+            snapshot and only near those of the others. Particles are not coupled, so that there is no
+            :meth:`coupling`, :meth:`fates`, :meth:`ancestors` and :meth:`bootstrap`, and the volatility must
+            be given. Half-bridges that do not meet are warned of, see :attr:`convergence`.
         coordinates: ``"raw"``, or ``"log"`` for noise proportional to the state, σ x dW; σ is then relative.
         num_components: Work on so many principal components of the features, found in the training
             snapshots of the first fit and kept by later ones; the reference then acts on components. All
@@ -637,7 +638,7 @@ class SchrodingerBridge(Model):
     def score(
         self,
         held_out: xr.Dataset,
-        metrics: Sequence[str] = ("w2",),
+        metrics: Sequence[str] | str = ("w2",),
         *,
         num_samples: int = 1000,
         seed: int | None = None,
@@ -652,7 +653,7 @@ class SchrodingerBridge(Model):
 
         Args:
             held_out: Snapshots at one or more times that the fit has not seen.
-            metrics: Some of ``"w2"``, the root of the mean squared transport distance, ``"w1"``,
+            metrics: One or some of ``"w2"``, the root of the mean squared transport distance, ``"w1"``,
                 ``"energy"``, ``"mmd2"`` and ``"swd"``, see :mod:`seqdyn.metrics`.
             num_samples: Particles drawn of the model and of the Brownian bridge.
             seed: Seed of the draws.
@@ -673,7 +674,7 @@ class SchrodingerBridge(Model):
         self,
         snapshots: xr.Dataset,
         *,
-        metrics: Sequence[str] = ("w2", "energy"),
+        metrics: Sequence[str] | str = ("w2", "energy"),
         num_samples: int = 1000,
         seed: int | None = None,
         max_epochs: int = 30,
@@ -706,7 +707,7 @@ class SchrodingerBridge(Model):
         snapshots: xr.Dataset,
         references: Mapping[str, nn.Module | str],
         *,
-        metrics: Sequence[str] = ("w2", "energy"),
+        metrics: Sequence[str] | str = ("w2", "energy"),
         num_samples: int = 1000,
         seed: int | None = None,
         max_epochs: int = 30,

@@ -249,6 +249,15 @@ def test_a_fit_that_came_to_rest_and_fits_within_others_do_not_warn(tmp_path: Pa
     assert seqdyn.load(tmp_path / "model", reference=drifts.Linear(2)).convergence.attrs["at_rest"] == 1
 
 
+def test_a_reference_saved_by_its_name_is_not_handed_in(tmp_path: Path) -> None:
+    SchrodingerBridge(2, 0.3, reference="Rotation").fit(three_clouds(), max_epochs=1, **FIT).save(
+        tmp_path / "m"
+    )
+
+    with pytest.raises(ValueError, match="knows its own reference, 'Rotation'; leave reference= out"):
+        seqdyn.load(tmp_path / "m", reference=Turn())
+
+
 def test_weights_from_before_the_start_was_kept_are_taken() -> None:
     model = build(Turn()).fit(three_clouds(), max_epochs=1, **FIT)
     older = {name: value for name, value in model.state_dict().items() if name != "start_values"}

@@ -745,6 +745,9 @@ class Failing(nn.Module):
         ({"volatility": [[1, 1], [1, 1]]}, "leave noise in every direction"),
         ({"volatility": -1.0}, "volatility must be finite and not negative, got -1.0"),
         ({"volatility": "guess"}, "volatility must be a number, several, or 'estimate', got 'guess'"),
+        ({"volatility": "0.2"}, "got '0.2'; type volatility=0.2, without quotes"),
+        ({"volatility": -0.1}, "type a positive number, such as volatility=0.2, or volatility='estimate'"),
+        ({"volatility": None}, "got None; type a positive number, .* or volatility='estimate'"),
         ({"volatility": True}, "volatility must be a number, several, or 'estimate', got True"),
         ({"volatility": None}, "volatility must be a number"),
         ({"volatility": [0.1, 0.2, 0.3]}, r"with 2 features, got shape \(3,\)"),
@@ -868,7 +871,9 @@ def test_new_snapshots_are_checked_like_those_of_the_training(
 ) -> None:
     with pytest.raises(ValueError, match=r"NaN .* \(first at particle=3\)"):
         model.infer(with_bad_value(data))
-    with pytest.raises(ValueError, match="have 1 features but the model was built with num_features=2"):
+    with pytest.raises(
+        ValueError, match=r"have 1 features but .* fitted to 2: \['left', 'right'\]; sel.* data.sel\(feature="
+    ):
         model.infer(data.isel(feature=[0]))
     for verb in (model.infer, model.bridge_drift):
         with pytest.raises(ValueError, match=r"fitted to \['left', 'right'\]; select and order them"):
