@@ -30,8 +30,8 @@ class GradientField(nn.Module):
     transposes, instead of being asked from autograd. So the drift works under ``no_grad`` and
     ``torch.func``, leaves no graph behind, and is differentiable in x and in its parameters to any order.
 
-    As the reference of a bridge it takes about half a minute for each refinement of a few hundred particles,
-    so that ``fit(max_epochs=5)`` or so should suffice at first.
+    As the reference of a bridge it takes half a minute or more for each refinement of a few hundred
+    particles; try ``fit(max_epochs=5)`` first, fewer than the default.
 
     Args:
         num_features: Number of coordinates C.
@@ -76,8 +76,8 @@ class MLPDrift(nn.Module):
 
     A field that is not a gradient is in general not determined by marginals; use it where that is understood.
 
-    As the reference of a bridge it takes about half a minute for each refinement of a few hundred particles,
-    so that ``fit(max_epochs=5)`` or so should suffice at first.
+    As the reference of a bridge it takes half a minute or more for each refinement of a few hundred
+    particles; try ``fit(max_epochs=5)`` first, fewer than the default.
 
     Args:
         num_features: Number of coordinates C.
