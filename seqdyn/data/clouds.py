@@ -25,7 +25,7 @@ from seqdyn.data.formats import (
     read_csv,
     read_parquet,
 )
-from seqdyn.data.names import CONDITION, FEATURE, GROWTH, PARTICLE, TIME, WEIGHT, X
+from seqdyn.data.names import CELL, CONDITION, FEATURE, GROWTH, PARTICLE, TIME, WEIGHT, X
 from seqdyn.data.schema import check_snapshots
 
 __all__ = ["order_times", "read_snapshots"]
@@ -206,7 +206,7 @@ def _from_anndata(
     x, names = anndata_values(data, representation)
     time = _time_name(data.obs, time, "obs column")
     found = _dataset(x, order_times(data.obs[time]), names, units)
-    found = found.assign_coords({"cell": (PARTICLE, data.obs_names.to_numpy(dtype=object))})
+    found = found.assign_coords({CELL: (PARTICLE, data.obs_names.to_numpy(dtype=object))})
     return _with_roles(found, data.obs, roles)
 
 
