@@ -32,6 +32,7 @@ __all__ = ["order_times", "read_snapshots"]
 
 _log = logging.getLogger("seqdyn")
 _FORMATS = ("csv", "parquet", "netcdf", "zarr", "numpy", "anndata")
+_ROUNDING = 1e-9  # of the whole span, below which a model takes two times for one
 _NAMES = (*TIME_NAMES, "times", "snapshot", "time_point", "timepoint", "stage", "age")
 
 
@@ -65,6 +66,8 @@ def read_snapshots(
         growth: Such a column with the rate at which each particle multiplies, per unit of time.
         units: Unit of ``x``.
         **options: Passed to the reader of a CSV, parquet, NetCDF or Zarr file.
+
+    One time is enough to compare a model with; a fit needs two.
 
     Returns:
         ``x (particle, feature)`` with the coordinates ``time (particle)`` and ``feature``, and what else was
@@ -112,7 +115,8 @@ def read_snapshots(
         raise TypeError(
             f"cannot read a {name}; pass a path, a frame, a Dataset, AnnData, an array or a list of arrays."
         )
-    check_snapshots(data)
+    check_snapshots(data, min_times=1)
+    _check_rounding(data[TIME].values, time)
     _report(name, data)
     return data
 
@@ -303,6 +307,30 @@ def _time_name(frame: pd.DataFrame, time: str | None, what: str) -> str:
             "pass time= one of them, or times=[...] with one number per snapshot."
         )
     return found
+
+
+def _check_rounding(times: np.ndarray, name: str | None) -> None:
+    """Check that no two times differ by less than rounding may make of one.
+
+    Raises:
+        ValueError: If two do.
+    """
+    distinct = np.unique(times)
+    if distinct.dtype.kind != "f" or len(distinct) < 2:
+        return
+    gaps, precision = np.diff(distinct.astype(float)), float(np.finfo(distinct.dtype).eps)
+    limit = max(8 * precision * float(np.abs(distinct).max()), _ROUNDING * float(np.ptp(distinct)))
+    if gaps.min() > limit:
+        return
+    first = int((gaps <= limit).argmax())
+    apart = gaps[gaps > limit].min(initial=np.inf)
+    digits = 6 if apart > 1e-4 else 2 - int(np.floor(np.log10(apart)))  # two more than tell snapshots apart
+    one, other = distinct[first : first + 2].tolist()
+    raise ValueError(
+        f"times {one!r} and {other!r} differ by rounding alone, which makes two snapshots of one; round them "
+        f"first: df[{name or 'time'!r}] = df[{name or 'time'!r}].round({digits}), or "
+        f"times=np.round(times, {digits})."
+    )
 
 
 def _dataset(x: np.ndarray, times: np.ndarray, names: Sequence[Any], units: str | None) -> xr.Dataset:

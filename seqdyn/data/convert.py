@@ -90,7 +90,7 @@ def stack_snapshots(
         {X: ((PARTICLE, FEATURE), np.concatenate(clouds), attrs)},
         {TIME: (PARTICLE, time), FEATURE: np.array(names, dtype=object)},
     )
-    check_snapshots(data)
+    check_snapshots(data, min_times=1)
     return data
 
 

@@ -205,11 +205,6 @@ def test_cells_keep_their_order_and_names() -> None:
         ),
         ({"share": [1, 1, -1, 1, 1, 1]}, {"weight": "share"}, "'weight' is negative at particle=2"),
         ({"rate": [0, 0, 0, np.nan, 0, 0]}, {"growth": "rate"}, r"'growth' is nan at particle=3"),
-        (
-            {"batch": ["x"] * 5 + ["y"]},
-            {"condition": "batch"},
-            r"condition 'y' has snapshots at \[9.0\] only",
-        ),
     ],
 )
 def test_columns_that_do_not_fit_are_refused(
@@ -332,3 +327,50 @@ def test_two_snapshots_at_one_time_are_refused() -> None:
 
     with pytest.raises(ValueError, match=r"2 snapshots are at the time 0; .*join them with np.concatenate"):
         read_snapshots(clouds, times=[0, 0, 1])
+
+
+def test_one_time_can_be_read_and_compared_with_but_not_learned_from(tmp_path: Path) -> None:
+    from seqdyn.models import SchrodingerBridge
+    from seqdyn.sde.drifts import Zero
+
+    whole = frame()
+    whole[whole["day"] == 2.5].to_csv(tmp_path / "truth.csv", index=False)
+
+    held_out = read_snapshots(tmp_path / "truth.csv", time="day", value=["u", "v"])
+
+    assert held_out["time"].values.tolist() == [2.5] * 4
+    assert read_snapshots({2.5: CLOUDS[1]}).sizes == {"particle": 4, "feature": 2}
+    model = SchrodingerBridge(2, 1.0, Zero())
+    with pytest.raises(ValueError, match=r"two or more times, got only \[2\.5\]; add those of other times"):
+        model.fit(held_out, max_epochs=1, enable_progress_bar=False)
+    uneven = read_snapshots(whole.assign(batch=["x"] * 8 + ["y"]), condition="batch", value=["u", "v"])
+    with pytest.raises(ValueError, match=r"condition 'y' has snapshots at \[10\.0\] only"):
+        model.fit(uneven, max_epochs=1, enable_progress_bar=False)
+
+
+@pytest.mark.parametrize(
+    ("times", "digits"),
+    [
+        ([0.0, 3.0, 3.0000000000000004], 6),
+        ([0.3, 0.1 + 0.2], 6),
+        ([0.0, 1e-9, 3e-9, 3.0000000000000004e-9], 11),
+        (np.array([0, 0.3, np.nextafter(np.float32(0.3), np.float32(1))], dtype=np.float32), 6),
+    ],
+)
+def test_times_that_differ_by_rounding_are_refused(times: Any, digits: int) -> None:
+    table = pd.DataFrame({"day": np.repeat(times, 2), "u": np.arange(2.0 * len(times))})
+
+    remedy = rf"differ by rounding alone.*df\['day'\] = df\['day'\]\.round\({digits}\)"
+    with pytest.raises(ValueError, match=remedy):
+        read_snapshots(table, time="day")
+    with pytest.raises(ValueError, match=r"times=np\.round"):
+        read_snapshots([np.ones((2, 2))] * len(times), times=times)
+    read_snapshots(table.assign(day=table["day"].round(digits)), time="day")
+
+
+def test_times_close_beside_their_span_are_kept() -> None:
+    times = [0.0, 1e-6, 1e-5, 1.0, 100.0]
+
+    data = read_snapshots([np.ones((2, 2))] * 5, times=times)
+
+    assert np.unique(data["time"]).tolist() == times
