@@ -374,3 +374,42 @@ def test_times_close_beside_their_span_are_kept() -> None:
     data = read_snapshots([np.ones((2, 2))] * 5, times=times)
 
     assert np.unique(data["time"]).tolist() == times
+
+
+def test_the_log_names_what_was_taken_for_what(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="seqdyn"):
+        read_snapshots(frame().assign(note="text", plate=1), condition="plate")
+        wide = pd.DataFrame(np.zeros((4, 10)), columns=[f"g{i}" for i in range(10)])
+        read_snapshots(wide.assign(day=[0, 0, 1, 1]))
+        read_snapshots(cells())
+
+    first, second, third = caplog.messages
+    assert first.endswith("10: 2); time=day; features u, v; ignored note")
+    assert second.endswith("; time=day; features g0, g1, g2, g3, g4, g5, g6, g7, ...")
+    assert third.endswith("; time=day; features g1, g2")
+
+
+def test_a_time_that_may_be_either_column_is_not_guessed() -> None:
+    table = frame().assign(hour=1.0)
+
+    with pytest.raises(ValueError, match="columns 'day' and 'hour' look like .* time; pass time='day', or"):
+        read_snapshots(table)
+    assert read_snapshots(table, time="day")["feature"].values.tolist() == ["u", "v", "hour"]
+    for known in ({"value": ["u", "hour"]}, {"condition": "hour"}):  # these say what hour is
+        assert read_snapshots(table, **known)["time"].values.tolist() == TIMES.tolist()
+    source = cells()
+    source.obs["stage"] = 1
+    with pytest.raises(ValueError, match="obs columns 'day' and 'stage' look like"):
+        read_snapshots(source)
+
+
+def test_a_feature_that_a_typo_made_text_is_warned_of(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    frame().astype({"u": object}).replace({"u": {8.0: "n.d."}}).to_csv(tmp_path / "a.csv", index=False)
+
+    with pytest.warns(UserWarning, match=r"'u' is text .* 8 of its 9 .* but for 'n\.d\.' in row 4; .*'coerce'"):
+        read_snapshots(tmp_path / "a.csv")
+    read_snapshots(tmp_path / "a.csv", value="v")
+    read_snapshots(frame().assign(note=["1", "2", *"abcdefg"]))
+    assert not recwarn.list
