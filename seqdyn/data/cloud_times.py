@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from seqdyn.data.columns import TIME_NAMES, find_column
+from seqdyn.data.stamps import looks_like_dates
 
 __all__ = ["SNAPSHOT_TIMES", "check_rounding", "listed", "order_times", "time_name"]
 
@@ -38,10 +39,16 @@ def order_times(column: pd.Series) -> np.ndarray:
         same = parts[[0, 2]].drop_duplicates().shape[0] == 1
         numbers = parts[1].astype(float) if same and parts[1].notna().all() else numbers
     if numbers.isna().any():
-        listed = texts.unique()[:5].tolist()
+        name = column.name
+        if looks_like_dates(column):
+            raise ValueError(
+                f"the times in {name!r} are dates, such as {texts.iloc[0]}; make them numbers, such as days: "
+                f"{name} = pd.to_datetime({name}); {name} = ({name} - {name}.min()).dt.total_seconds() / 86400."
+            )
+        some = texts.unique()[:5].tolist()
         raise ValueError(
-            f"the times {listed} in {column.name!r} hold no number by which to order them; map them to "
-            f"numbers first: {column.name} = {column.name}.map({{{listed[0]!r}: 0.0, ...}})."
+            f"the times {some} in {column.name!r} hold no number by which to order them; map them to "
+            f"numbers first: {column.name} = {column.name}.map({{{some[0]!r}: 0.0, ...}})."
         )
     return numbers.to_numpy(dtype=float)
 

@@ -27,7 +27,7 @@ from seqdyn.data.formats import (
     read_csv,
     read_parquet,
 )
-from seqdyn.data.names import CELL, CONDITION, FEATURE, GROWTH, PARTICLE, TIME, WEIGHT, X
+from seqdyn.data.names import CELL, CONDITION, EXTRAPOLATED, FEATURE, GROWTH, PARTICLE, TIME, WEIGHT, X
 from seqdyn.data.schema import check_snapshots
 
 __all__ = ["order_times", "read_snapshots"]
@@ -103,7 +103,7 @@ def read_snapshots(
     elif type(source).__name__ == "AnnData":
         found = time_name(source.obs, time, "obs column", roles.values())
         data = _from_anndata(source, found, representation, roles, units)
-    elif isinstance(source, Mapping) and all(isinstance(key, str) for key in source):
+    elif isinstance(source, Mapping) and not _are_times(source):
         data = _from_arrays(source, time, value, times, roles, units)
     elif time is not None and isinstance(source, Mapping | np.ndarray | list | tuple):
         raise ValueError(
@@ -113,6 +113,7 @@ def read_snapshots(
     elif isinstance(source, Mapping | np.ndarray | list | tuple):
         _refuse_roles(roles, f"a {name} has no columns")
         if isinstance(source, Mapping):
+            source = {float(key) if isinstance(key, str) else key: source[key] for key in source}
             times = sorted(source)
             source = [source[key] for key in times]
         data = stack_snapshots(source, times=times, features=value, units=units)
@@ -124,6 +125,14 @@ def read_snapshots(
     check_rounding(data[TIME].values, found or time)
     _report(name, data, found, ignored)
     return data
+
+
+def _are_times(arrays: Mapping[Any, Any]) -> bool:
+    """Whether the keys are numbers, perhaps as text, and no names of arrays."""
+    keys = pd.Series(list(arrays), dtype=object)
+    if not all(isinstance(key, str) for key in keys):
+        return True
+    return len(keys) > 0 and bool(pd.to_numeric(keys, errors="coerce").notna().all())
 
 
 def _shown(times: Any) -> str:
@@ -157,7 +166,7 @@ def _from_table(
     taken.add(time)
     if value is None:
         names = [n for n in frame.columns if n not in taken and not str(n).startswith("Unnamed:")]
-        names = [n for n in names if pd.api.types.is_numeric_dtype(frame[n].dtype)]
+        names = [n for n in names if pd.api.types.is_numeric_dtype(frame[n].dtype) and n != EXTRAPOLATED]
     else:
         names = [find_column(frame, n, "value") for n in as_list(value)]
     if not names:

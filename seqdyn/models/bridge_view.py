@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from seqdyn._arguments import check_count
 from seqdyn.data.convert import provenance
+from seqdyn.data.names import EXTRAPOLATION
 from seqdyn.data.schema import CONDITION, FEATURE, PARTICLE, TIME, X
 from seqdyn.errors import NonFiniteError
 from seqdyn.nn.working import WorkingSpace
@@ -24,7 +25,6 @@ from seqdyn.sde.sampling import systematic
 
 __all__ = ["BridgeView", "Facts", "condition_numbers"]
 
-EXTRAPOLATION = "extrapolation_from"
 _BETWEEN = 10  # parts into which an interval is cut where no times are asked for
 _ROUNDING = 1e-9  # of the whole span, by which a time may miss a snapshot's
 _SINGLE = 1e-4  # the most of it, where times may come from single precision

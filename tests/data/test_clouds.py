@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from seqdyn.data import read_snapshots, stack_snapshots, to_anndata, to_netcdf
+from seqdyn.data import read_snapshots, stack_snapshots, to_anndata, to_netcdf, to_pandas
 from seqdyn.data.clouds import order_times
 
 CLOUDS = [
@@ -413,3 +413,36 @@ def test_a_feature_that_a_typo_made_text_is_warned_of(
     read_snapshots(tmp_path / "a.csv", value="v")
     read_snapshots(frame().assign(note=["1", "2", *"abcdefg"]))
     assert not recwarn.list
+
+
+def test_a_dict_with_times_as_text_is_ordered_by_their_number() -> None:
+    by_time = {"10": CLOUDS[2], "2.5": CLOUDS[1], "0": CLOUDS[0]}
+
+    xr.testing.assert_identical(read_snapshots(by_time, value=["u", "v"], units="mm"), wanted())
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_dates_are_refused_with_a_line_that_makes_days_of_them(as_text: bool) -> None:
+    day = pd.Series(pd.date_range("2024-03-01", periods=3).repeat(3), name="day").reset_index(drop=True)
+    table = frame().assign(day=day.astype(str) if as_text else day)
+
+    with pytest.raises(ValueError, match=r"'day' are dates, such as 2024-03-01") as refused:
+        read_snapshots(table)
+    scope: dict[str, Any] = {"pd": pd, "day": table["day"]}
+    exec(str(refused.value).partition("days: ")[2].rstrip("."), scope)
+    assert scope["day"].tolist() == [0.0] * 3 + [1.0] * 3 + [2.0] * 3
+
+
+def test_a_table_of_paths_says_which_rows_are_extrapolated() -> None:
+    x = np.arange(12.0).reshape(2, 3, 2)
+    data = xr.Dataset(
+        {"x": (("particle", "time", "feature"), x)}, {"time": [1.0, 2.0, 3.0], "feature": ["u", "v"]}
+    )
+    assert "extrapolated" not in to_pandas(data)
+
+    one = to_pandas(data.assign_attrs(extrapolation_from=2.0))
+    each = to_pandas(data.assign_coords(extrapolation_from=("particle", [0.0, 2.5])))
+
+    assert one["extrapolated"].tolist() == [False, False, True] * 2
+    assert each["extrapolated"].tolist() == [True, True, True, False, False, True]
+    assert "extrapolated" not in read_snapshots(one)["feature"].values
