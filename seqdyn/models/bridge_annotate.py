@@ -67,6 +67,8 @@ def annotate(
         arrays[f"{key}_fate"] = fate.values[numbers]
         facts["fate_labels"] = fate["label"].values.astype(str)
     # Everything was computed: an error leaves the AnnData as it was.
+    for name in (f"{key}_fate", f"{key}_drift_components"):  # of an earlier model
+        adata.obsm.pop(name, None)
     for name, array in arrays.items():
         adata.obsm[name] = array
     adata.uns[key] = facts

@@ -647,6 +647,9 @@ class SchrodingerBridge(Model):
         Raises:
             NotFittedError: If the model was neither fitted nor loaded.
             ValueError: If the snapshots do not fit the model, or lie before the training snapshots.
+
+        Warns:
+            UserWarning: If some are training snapshots, whose particles the model draws again.
         """
         self.require_fitted()
         self._check_data(held_out, min_times=1)
