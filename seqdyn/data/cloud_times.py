@@ -42,8 +42,9 @@ def order_times(column: pd.Series) -> np.ndarray:
         name = column.name
         if looks_like_dates(column):
             raise ValueError(
-                f"the times in {name!r} are dates, such as {texts.iloc[0]}; make them numbers, such as days: "
-                f"{name} = pd.to_datetime({name}); {name} = ({name} - {name}.min()).dt.total_seconds() / 86400."
+                f"the times in {name!r} are dates, such as {texts.iloc[0]}; make them numbers, such as "
+                f"days: {name} = pd.to_datetime({name}); {name} = ({name} - "
+                f"{name}.min()).dt.total_seconds() / 86400."
             )
         some = texts.unique()[:5].tolist()
         raise ValueError(
@@ -67,11 +68,13 @@ def time_name(frame: pd.DataFrame, time: str | None, what: str, taken: Collectio
     """
     if time is not None:
         return find_column(frame, time, "time")
-    like = [name for name in frame.columns if str(name).strip().lower() in SNAPSHOT_TIMES and name not in taken]
+    like = [
+        name for name in frame.columns if str(name).strip().lower() in SNAPSHOT_TIMES and name not in taken
+    ]
     if len(like) > 1:
         raise ValueError(
-            f"the {what}s {' and '.join(repr(str(name)) for name in like)} look like the particles' time; pass "
-            f"time={str(like[0])!r}, or another of them."
+            f"the {what}s {' and '.join(repr(str(name)) for name in like)} look like the particles' time; "
+            f"pass time={str(like[0])!r}, or another of them."
         )
     if not like:
         raise ValueError(

@@ -56,7 +56,8 @@ def read_snapshots(
 
     Args:
         source: Path or object.
-        time: Column, array or ``obs`` column that holds each particle's time. Times written as text, "day
+        time: Column, array or ``obs`` column that holds each particle's time; None takes the one whose name
+            says so ("time", "day", "stage", ...), if it is the only one. Times written as text, "day
             10.5", are ordered by their number.
         value: Columns or array of the features; None takes all other numeric columns, or the array ``x``.
         times: One number per snapshot, for lists of arrays and arrays (time, particle, feature).
@@ -90,7 +91,8 @@ def read_snapshots(
         )
     named = ((CONDITION, condition), (WEIGHT, weight), (GROWTH, growth))
     roles = {role: column for role, column in named if column is not None}
-    found, ignored = None, []  # where the time was found, and columns without a part
+    found: Any = None  # where the time is
+    ignored: list[Any] = []  # columns without a part
     if isinstance(source, str | os.PathLike):
         path = existing(source)
         name, source = path.name, _open(path, representation, options)
@@ -187,11 +189,14 @@ def _warn_of_text(column: pd.Series) -> None:
     text = column.dropna().astype(str)
     bad = pd.to_numeric(text, errors="coerce").isna().to_numpy()
     if len(text) and bad.mean() < 0.5:
-        which = f", but for {text.iloc[bad.argmax()]!r} in row {text.index[bad.argmax()]}" if bad.any() else ""
+        which = (
+            f", but for {text.iloc[bad.argmax()]!r} in row {text.index[bad.argmax()]}" if bad.any() else ""
+        )
         warnings.warn(
             f"the column {str(column.name)!r} is text and no feature, though {np.sum(~bad)} of its "
-            f"{len(text)} values are numbers{which}; make it numbers, pd.to_numeric(df[{str(column.name)!r}], "
-            "errors='coerce'), and drop the rows that are NaN then, or name the features, value=[...].",
+            f"{len(text)} values are numbers{which}; make it numbers, "
+            f"pd.to_numeric(df[{str(column.name)!r}], errors='coerce'), and drop the rows that are NaN "
+            "then, or name the features, value=[...].",
             stacklevel=4,
         )
 

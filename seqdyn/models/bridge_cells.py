@@ -165,9 +165,9 @@ def _in_order(labels: Any, last: np.ndarray, cells: np.ndarray) -> Any:
     if (count != 1).any():
         first = int((count != 1).argmax())
         raise ValueError(
-            f"the index of the labels holds the cell {last[first]!r} of the last snapshot {int(count[first])} "
-            f"times, but must name each cell once, as in {labels.index[:3].tolist()} ...; pass adata.obs[...] "
-            "of the AnnData of the fit, or labels.values if they are in its order."
+            f"the index of the labels holds the cell {last[first]!r} of the last snapshot "
+            f"{int(count[first])} times, but must name each cell once, as in {labels.index[:3].tolist()} "
+            "...; pass adata.obs[...] of the AnnData of the fit, or labels.values if they are in its order."
         )
     return labels.reindex(last)
 

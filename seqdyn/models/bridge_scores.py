@@ -65,9 +65,10 @@ def score(
         table = [[judge.distance(method, metric) for metric in metrics] for method in METHODS]
         found.setdefault(code, {})[part.time] = np.array(table)
     if trained:
+        at = ", ".join(f"{time:g}" for time in dict.fromkeys(trained))
         warnings.warn(
-            f"the snapshots at {', '.join(f'{time:g}' for time in dict.fromkeys(trained))} are training snapshots:"
-            " their score says nothing of other times; leave them out of the fit, as model.leave_one_out does.",
+            f"the snapshots at {at} are training snapshots: their score says nothing of other times; leave "
+            "them out of the fit, as model.leave_one_out does.",
             stacklevel=4,
         )
     scores = [

@@ -31,7 +31,7 @@ _SINGLE = 1e-4  # the most of it, where times may come from single precision
 
 
 class Facts(NamedTuple):
-    """What results say of their data: name of the model, features, units, the dtype they are given in, cells."""
+    """What results say of their data: name of the model, features, units, their dtype, cells."""
 
     model: str
     features: list[Any]
@@ -417,7 +417,9 @@ class BridgeView:
         names = self.names_of(source), self.names_of(source + 1)
         cells = {}
         if self.cells is not None:
-            cells = {f"{side}_cell": (side, self.cells[names[i]]) for i, side in enumerate(("source", "target"))}
+            cells = {
+                f"{side}_cell": (side, self.cells[names[i]]) for i, side in enumerate(("source", "target"))
+            }
         return xr.DataArray(
             plan,
             {"source": names[0], "target": names[1]} | cells,

@@ -520,7 +520,8 @@ class SchrodingerBridge(Model):
 
         Returns:
             Dims ``source`` and ``target``, whose coordinates are the numbers of the particles in the training
-            data, and ``source_cell`` and ``target_cell`` their names if they have some; sum 1. The attributes ``start`` and ``end`` are the times of the two snapshots.
+            data, and ``source_cell`` and ``target_cell`` their names if they have some; sum 1.
+            The attributes ``start`` and ``end`` are the times of the two snapshots.
 
         Raises:
             NotFittedError: If the model was neither fitted nor loaded.
@@ -547,7 +548,8 @@ class SchrodingerBridge(Model):
         Returns:
             ``fate (particle, label)``, rows with the sum 1; at the last snapshot each particle's own label.
             ``particle`` is the number in the training data, with its ``time``, of several conditions its
-            ``condition``, and the name ``cell`` if it has one. Labels have the order of a categorical column, else they are sorted.
+            ``condition``, and the name ``cell`` if it has one. Labels have the order of a categorical column,
+            else they are sorted.
 
         Raises:
             NotFittedError: If the model was neither fitted nor loaded.

@@ -207,7 +207,7 @@ def _clouds_at(model: xr.DataArray, snapshots: xr.Dataset | None, names: list[An
         raise ValueError(
             f"the population at {times.tolist()[:8]} and the snapshots at {np.unique(seen).tolist()[:8]} "
             "have no time in common; ask the model for those: marginal(np.unique(snapshots.time)). At the "
-            "times of training snapshots that draws their own particles: judge by snapshots left out of the fit."
+            "times of training snapshots that draws their own particles: judge by those left out of the fit."
         )
     return clouds
 

@@ -408,7 +408,9 @@ def test_a_feature_that_a_typo_made_text_is_warned_of(
 ) -> None:
     frame().astype({"u": object}).replace({"u": {8.0: "n.d."}}).to_csv(tmp_path / "a.csv", index=False)
 
-    with pytest.warns(UserWarning, match=r"'u' is text .* 8 of its 9 .* but for 'n\.d\.' in row 4; .*'coerce'"):
+    with pytest.warns(
+        UserWarning, match=r"'u' is text .* 8 of its 9 .* but for 'n\.d\.' in row 4; .*'coerce'"
+    ):
         read_snapshots(tmp_path / "a.csv")
     read_snapshots(tmp_path / "a.csv", value="v")
     read_snapshots(frame().assign(note=["1", "2", *"abcdefg"]))

@@ -223,7 +223,9 @@ def test_labels_that_name_their_cells_are_told_by_name(tmp_path: Path) -> None:
 def test_labels_that_do_not_name_each_cell_once_are_refused(names: list[str], count: int) -> None:
     labels = pd.Series((LABELS * 2)[: len(names)], index=names)
 
-    with pytest.raises(ValueError, match=rf"cell '{CELLS[11]}' of the last snapshot {count} times.*labels\.v"):
+    with pytest.raises(
+        ValueError, match=rf"cell '{CELLS[11]}' of the last snapshot {count} times.*labels\.v"
+    ):
         named_bridge().fates(labels)
 
 

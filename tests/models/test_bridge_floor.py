@@ -58,12 +58,16 @@ def test_a_score_of_training_snapshots_is_warned_of(
     some = data.isel(particle=[14, 12, 20])  # in another order, not all
 
     for given, times in ((data, "0, 1"), (some, "1")):
-        with pytest.warns(UserWarning, match=rf"at {times} are training snapshots: .*leave them out") as caught:
+        with pytest.warns(
+            UserWarning, match=rf"at {times} are training snapshots: .*leave them out"
+        ) as caught:
             model.score(given, num_samples=10, seed=0)
         assert caught[0].filename == __file__
 
     recwarn.clear()
-    others = data.assign(x=data["x"].where(xr.DataArray(np.arange(24) != 12, dims="particle"), 0.25))  # one other at time 1
+    others = data.assign(
+        x=data["x"].where(xr.DataArray(np.arange(24) != 12, dims="particle"), 0.25)
+    )  # one other at time 1
     model.score(others.isel(particle=data["time"].values == 1), num_samples=10, seed=0)
     model.score(data.assign_coords(time=data["time"] * 0 + 0.5), num_samples=10, seed=0)
     model.score(data.isel(particle=[12, 12]), num_samples=10, seed=0)  # twice: no sample of the training
