@@ -241,3 +241,12 @@ def test_data_without_names_take_labels_in_order() -> None:
 
     labels = pd.Series(LABELS, index=CELLS[:5])
     xr.testing.assert_identical(model.fates(labels), model.fates(LABELS))
+
+
+def test_a_folder_that_names_other_cells_is_refused(tmp_path: Path) -> None:
+    model = named_bridge()
+    model.cells = list(CELLS[:-1])
+    model.save(tmp_path / "m")
+
+    with pytest.raises(ValueError, match="names other cells than its 12 particles"):
+        SchrodingerBridge.load(tmp_path / "m", reference=Zero())
