@@ -218,7 +218,7 @@ def _draw(verb: str, argv: Sequence[str]) -> None:
         save(result, output, options.dump(values))
     if plot is not None:
         draw(verb, result, data, plot)
-    _say(_sizes_of(result, noun), *_written(output, plot))
+    _say(_sizes_of(result, noun), *_extrapolated(result), *_written(output, plot))
 
 
 def _sample(argv: Sequence[str]) -> None:
@@ -427,6 +427,18 @@ def _path(values: Mapping[str, Any], name: str, kinds: Sequence[str]) -> Path | 
 
 def _written(*paths: Path | None) -> list[str]:
     return [f"written: {path}" for path in paths if path is not None]
+
+
+def _extrapolated(result: xr.Dataset) -> list[str]:
+    """From when on paths are extrapolated, if any are."""
+    from seqdyn.data.names import EXTRAPOLATION
+
+    ends = result.get(EXTRAPOLATION, result.attrs.get(EXTRAPOLATION))
+    if ends is None:
+        return []
+    times = sorted({float(end) for end in getattr(ends, "values", [ends])})
+    beyond = f"{times[0]:g}" if len(times) == 1 else f"{times[0]:g} to {times[-1]:g}, by condition"
+    return [f"extrapolated after {beyond}"] if float(result["time"].max()) > times[0] else []
 
 
 def _sizes_of(data: xr.Dataset, what: str) -> str:

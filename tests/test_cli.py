@@ -584,7 +584,7 @@ def test_draws_of_a_bridge_are_those_of_the_library(run: Run, bridge: Path, tmp_
     data = seqdyn.data.read_snapshots(bridge / "data.nc")
     few_samples: dict[str, Any] = {"num_samples": 6, "seed": 2}
     forecast, between = model.forecast([5, 6], **few_samples), model.marginal([0.5, 3], **few_samples)
-    assert "forecast: 6 particle × 2 time × 2 feature" in shown
+    assert "forecast: 6 particle × 2 time × 2 feature\nextrapolated after 4\n" in shown
     for name, expected in (("f", forecast), ("m", between), ("p", model.infer(data, **few_samples))):
         xr.testing.assert_identical(xr.load_dataset(tmp_path / f"{name}.nc")["x"], expected["x"])
     assert xr.load_dataset(tmp_path / "f.nc").attrs["extrapolation_from"] == 4.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import pandas as pd
 import xarray as xr
 
 from seqdyn.data.cells import anndata_values, read_h5ad
-from seqdyn.data.columns import TIME_NAMES, find_column, flat_frame, to_numbers
+from seqdyn.data.cloud_times import SNAPSHOT_TIMES, check_rounding, listed, order_times, time_name
+from seqdyn.data.columns import as_list, find_column, flat_frame, to_numbers
 from seqdyn.data.convert import stack_snapshots
 from seqdyn.data.formats import (
     existing,
@@ -25,14 +27,13 @@ from seqdyn.data.formats import (
     read_csv,
     read_parquet,
 )
-from seqdyn.data.names import CONDITION, FEATURE, GROWTH, PARTICLE, TIME, WEIGHT, X
+from seqdyn.data.names import CELL, CONDITION, EXTRAPOLATED, FEATURE, GROWTH, PARTICLE, TIME, WEIGHT, X
 from seqdyn.data.schema import check_snapshots
 
 __all__ = ["order_times", "read_snapshots"]
 
 _log = logging.getLogger("seqdyn")
 _FORMATS = ("csv", "parquet", "netcdf", "zarr", "numpy", "anndata")
-_NAMES = (*TIME_NAMES, "times", "snapshot", "time_point", "timepoint", "stage", "age")
 
 
 def read_snapshots(
@@ -55,7 +56,8 @@ def read_snapshots(
 
     Args:
         source: Path or object.
-        time: Column, array or ``obs`` column that holds each particle's time. Times written as text, "day
+        time: Column, array or ``obs`` column that holds each particle's time; None takes the one whose name
+            says so ("time", "day", "stage", ...), if it is the only one. Times written as text, "day
             10.5", are ordered by their number.
         value: Columns or array of the features; None takes all other numeric columns, or the array ``x``.
         times: One number per snapshot, for lists of arrays and arrays (time, particle, feature).
@@ -66,9 +68,14 @@ def read_snapshots(
         units: Unit of ``x``.
         **options: Passed to the reader of a CSV, parquet, NetCDF or Zarr file.
 
+    One time is enough to compare a model with; a fit needs two.
+
     Returns:
         ``x (particle, feature)`` with the coordinates ``time (particle)`` and ``feature``, and what else was
         named; of AnnData also ``cell (particle)``, the names of the observations, in their order.
+
+    Warns:
+        UserWarning: If a column of a table is text and thus no feature, though most of it is numbers.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -84,18 +91,21 @@ def read_snapshots(
         )
     named = ((CONDITION, condition), (WEIGHT, weight), (GROWTH, growth))
     roles = {role: column for role, column in named if column is not None}
+    found: Any = None  # where the time is
+    ignored: list[Any] = []  # columns without a part
     if isinstance(source, str | os.PathLike):
         path = existing(source)
         name, source = path.name, _open(path, representation, options)
     if type(source).__module__.partition(".")[0] == "polars":
         source = frame_from_polars(source)
     if isinstance(source, pd.DataFrame):
-        data = _from_table(source, time, value, roles, units)
+        data, found, ignored = _from_table(source, time, value, roles, units)
     elif isinstance(source, xr.Dataset):
         data = _from_dataset(source, times, roles, units)
     elif type(source).__name__ == "AnnData":
-        data = _from_anndata(source, time, representation, roles, units)
-    elif isinstance(source, Mapping) and all(isinstance(key, str) for key in source):
+        found = time_name(source.obs, time, "obs column", roles.values())
+        data = _from_anndata(source, found, representation, roles, units)
+    elif isinstance(source, Mapping) and not _are_times(source):
         data = _from_arrays(source, time, value, times, roles, units)
     elif time is not None and isinstance(source, Mapping | np.ndarray | list | tuple):
         raise ValueError(
@@ -105,6 +115,7 @@ def read_snapshots(
     elif isinstance(source, Mapping | np.ndarray | list | tuple):
         _refuse_roles(roles, f"a {name} has no columns")
         if isinstance(source, Mapping):
+            source = {float(key) if isinstance(key, str) else key: source[key] for key in source}
             times = sorted(source)
             source = [source[key] for key in times]
         data = stack_snapshots(source, times=times, features=value, units=units)
@@ -112,38 +123,18 @@ def read_snapshots(
         raise TypeError(
             f"cannot read a {name}; pass a path, a frame, a Dataset, AnnData, an array or a list of arrays."
         )
-    check_snapshots(data)
-    _report(name, data)
+    check_snapshots(data, min_times=1)
+    check_rounding(data[TIME].values, found or time)
+    _report(name, data, found, ignored)
     return data
 
 
-def order_times(column: pd.Series) -> np.ndarray:
-    """Times as numbers: those in text, "10.5", "day 10.5" or "E8.5", by the number they hold.
-
-    Raises:
-        ValueError: If an entry is missing or holds no number.
-    """
-    missing = column.isna().to_numpy()
-    if missing.any():
-        raise ValueError(
-            f"the time {column.name!r} is empty for particle {int(missing.argmax())} ({int(missing.sum())} "
-            "in all); drop these particles, or fill in their time."
-        )
-    if pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype):
-        return column.to_numpy()
-    texts = column.astype(str).str.strip()
-    numbers = pd.to_numeric(texts, errors="coerce")
-    if numbers.isna().any():
-        parts = texts.str.extract(r"^([^\d]*?)(-?\d+(?:\.\d+)?)([^\d]*)$")
-        same = parts[[0, 2]].drop_duplicates().shape[0] == 1
-        numbers = parts[1].astype(float) if same and parts[1].notna().all() else numbers
-    if numbers.isna().any():
-        listed = texts.unique()[:5].tolist()
-        raise ValueError(
-            f"the times {listed} in {column.name!r} hold no number by which to order them; map them to "
-            f"numbers first: {column.name} = {column.name}.map({{{listed[0]!r}: 0.0, ...}})."
-        )
-    return numbers.to_numpy(dtype=float)
+def _are_times(arrays: Mapping[Any, Any]) -> bool:
+    """Whether the keys are numbers, perhaps as text, and no names of arrays."""
+    keys = pd.Series(list(arrays), dtype=object)
+    if not all(isinstance(key, str) for key in keys):
+        return True
+    return len(keys) > 0 and bool(pd.to_numeric(keys, errors="coerce").notna().all())
 
 
 def _shown(times: Any) -> str:
@@ -167,21 +158,47 @@ def _open(path: Path, representation: str | None, options: dict[str, Any]) -> An
 
 def _from_table(
     frame: pd.DataFrame, time: str | None, value: Any, roles: dict[str, str], units: str | None
-) -> xr.Dataset:
+) -> tuple[xr.Dataset, Any, list[Any]]:
+    """Snapshots, the column of their time, and columns that were left out."""
     frame = flat_frame(frame)
     if len(frame) == 0:
         raise ValueError(f"the table has no rows, only the columns {[str(name) for name in frame.columns]}.")
-    time = _time_name(frame, time, "column")
-    taken = {time, *(find_column(frame, name, role) for role, name in roles.items())}
+    taken = {find_column(frame, name, role) for role, name in roles.items()}
+    time = time_name(frame, time, "column", taken | set(as_list(value)))
+    taken.add(time)
     if value is None:
         names = [n for n in frame.columns if n not in taken and not str(n).startswith("Unnamed:")]
-        names = [n for n in names if pd.api.types.is_numeric_dtype(frame[n].dtype)]
+        names = [n for n in names if pd.api.types.is_numeric_dtype(frame[n].dtype) and n != EXTRAPOLATED]
     else:
-        names = [find_column(frame, n, "value") for n in ([value] if isinstance(value, str) else value)]
+        names = [find_column(frame, n, "value") for n in as_list(value)]
     if not names:
         raise ValueError(f"no numeric column is left beside {sorted(map(str, taken))}; pass value=[...].")
     x = np.stack([to_numbers(frame[name]) for name in names], axis=1)
-    return _with_roles(_dataset(x, order_times(frame[time]), names, units), frame, roles)
+    data = _with_roles(_dataset(x, order_times(frame[time]), names, units), frame, roles)
+    ignored = [n for n in frame.columns if n not in taken and n not in names]
+    if value is None:
+        for name in ignored:
+            _warn_of_text(frame[name])
+    return data, time, ignored
+
+
+def _warn_of_text(column: pd.Series) -> None:
+    """Warn of a column that is left out though most of it can be read as numbers."""
+    if pd.api.types.is_numeric_dtype(column.dtype) or isinstance(column.dtype, pd.CategoricalDtype):
+        return
+    text = column.dropna().astype(str)
+    bad = pd.to_numeric(text, errors="coerce").isna().to_numpy()
+    if len(text) and bad.mean() < 0.5:
+        which = (
+            f", but for {text.iloc[bad.argmax()]!r} in row {text.index[bad.argmax()]}" if bad.any() else ""
+        )
+        warnings.warn(
+            f"the column {str(column.name)!r} is text and no feature, though {np.sum(~bad)} of its "
+            f"{len(text)} values are numbers{which}; make it numbers, "
+            f"pd.to_numeric(df[{str(column.name)!r}], errors='coerce'), and drop the rows that are NaN "
+            "then, or name the features, value=[...].",
+            stacklevel=4,
+        )
 
 
 def _from_dataset(data: xr.Dataset, times: Any, roles: dict[str, str], units: str | None) -> xr.Dataset:
@@ -201,12 +218,11 @@ def _from_dataset(data: xr.Dataset, times: Any, roles: dict[str, str], units: st
 
 
 def _from_anndata(
-    data: Any, time: str | None, representation: str | None, roles: dict[str, str], units: str | None
+    data: Any, time: Any, representation: str | None, roles: dict[str, str], units: str | None
 ) -> xr.Dataset:
     x, names = anndata_values(data, representation)
-    time = _time_name(data.obs, time, "obs column")
     found = _dataset(x, order_times(data.obs[time]), names, units)
-    found = found.assign_coords({"cell": (PARTICLE, data.obs_names.to_numpy(dtype=object))})
+    found = found.assign_coords({CELL: (PARTICLE, data.obs_names.to_numpy(dtype=object))})
     return _with_roles(found, data.obs, roles)
 
 
@@ -223,14 +239,15 @@ def _from_arrays(
     if x.ndim == 3:
         _refuse_roles(roles, f"x is a grid {x.shape} of times and particles")
         if times is None:
-            name = next((n for n in ([time] if time else _NAMES) if n in arrays), None)
+            name = next((n for n in ([time] if time else SNAPSHOT_TIMES) if n in arrays), None)
             times = None if name is None else arrays[name]
         return stack_snapshots(x, times=times, units=units)
     if times is not None:
         raise ValueError(
             "times= is for one array per snapshot; here each particle has its own: pass time='NAME'."
         )
-    name = _time_name(pd.DataFrame(columns=list(arrays)), time, "array")
+    taken = {*roles.values(), *as_list(value)}
+    name = time_name(pd.DataFrame(columns=list(arrays)), time, "array", taken)
     x = x[:, None] if x.ndim == 1 else x
     stamps = arrays[name]
     if x.ndim != 2 or stamps.shape != (len(x),):
@@ -292,19 +309,6 @@ def _array_name(arrays: Mapping[str, np.ndarray], value: Any) -> str:
     return found[0]
 
 
-def _time_name(frame: pd.DataFrame, time: str | None, what: str) -> str:
-    if time is not None:
-        return find_column(frame, time, "time")
-    lower = {str(name).strip().lower(): name for name in reversed(frame.columns)}
-    found = next((lower[name] for name in _NAMES if name in lower), None)
-    if found is None:
-        raise ValueError(
-            f"no {what} looks like the particles' time among {[str(name) for name in frame.columns][:20]}; "
-            "pass time= one of them, or times=[...] with one number per snapshot."
-        )
-    return found
-
-
 def _dataset(x: np.ndarray, times: np.ndarray, names: Sequence[Any], units: str | None) -> xr.Dataset:
     floats = x.astype(np.float32 if x.dtype == np.float32 else np.float64)
     return xr.Dataset(
@@ -313,15 +317,17 @@ def _dataset(x: np.ndarray, times: np.ndarray, names: Sequence[Any], units: str 
     )
 
 
-def _report(name: str, data: xr.Dataset) -> None:
+def _report(name: str, data: xr.Dataset, time: Any, ignored: list[Any]) -> None:
     times, counts = np.unique(data[TIME].values, return_counts=True)
-    listed = ", ".join(f"{t:g}: {n}" for t, n in zip(times[:8], counts[:8], strict=True))
+    at = [f"{t:g}: {n}" for t, n in zip(times, counts, strict=True)]
     _log.info(
-        "read %s: %d particles (features: %d) at %d times (%s%s)",
+        "read %s: %d particles (features: %d) at %d times (%s)%s; features %s%s",
         name,
         data.sizes[PARTICLE],
         data.sizes[FEATURE],
         len(times),
-        listed,
-        ", ..." if len(times) > 8 else "",
+        listed(at),
+        "" if time is None else f"; time={time}",
+        listed(data[FEATURE].values if FEATURE in data.coords else range(data.sizes[FEATURE])),
+        f"; ignored {listed(ignored)}" if ignored else "",
     )

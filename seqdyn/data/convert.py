@@ -19,6 +19,8 @@ from seqdyn.data.formats import open_netcdf
 from seqdyn.data.names import (
     CONDITION,
     COVARIATES,
+    EXTRAPOLATED,
+    EXTRAPOLATION,
     FEATURE,
     GROWTH,
     OBSERVED,
@@ -90,7 +92,7 @@ def stack_snapshots(
         {X: ((PARTICLE, FEATURE), np.concatenate(clouds), attrs)},
         {TIME: (PARTICLE, time), FEATURE: np.array(names, dtype=object)},
     )
-    check_snapshots(data)
+    check_snapshots(data, min_times=1)
     return data
 
 
@@ -139,7 +141,8 @@ def to_pandas(data: xr.Dataset, *, padding: bool = False) -> pd.DataFrame:
 
     Times are in the zone of the data if they name one. Missing values are NaN. Of discrete sequences the
     labels stand in a column ``symbol``, rows without one are left out. Snapshots are one row per particle,
-    paths ``x (particle, time, feature)`` one per ``particle`` and ``time``.
+    paths ``x (particle, time, feature)`` one per ``particle`` and ``time``; the column ``extrapolated`` of a
+    forecast says whether nothing holds the paths any more.
 
     Args:
         data: Sequences (with their covariates), or draws or quantiles, whose further dims become columns;
@@ -213,6 +216,10 @@ def _particle_table(data: xr.Dataset) -> pd.DataFrame:
         labels = {CONDITION: data[CONDITION].values[number], **labels}
     for position, (name, column) in enumerate(labels.items()):
         frame.insert(position, name, column)
+    beyond = data.get(EXTRAPOLATION, data.attrs.get(EXTRAPOLATION))
+    if beyond is not None and TIME in x.dims:
+        end = beyond.values[number] if isinstance(beyond, xr.DataArray) else beyond
+        frame[EXTRAPOLATED] = frame[TIME].to_numpy() > end
     for name in {WEIGHT, GROWTH} & set(map(str, data.data_vars)):
         frame.insert(len(frame.columns), name, data[name].values)
     return frame

@@ -382,7 +382,11 @@ def _check_snapshot_times(x: xr.DataArray, min_times: int) -> None:
         )
     distinct = np.unique(times)
     if len(distinct) < min_times:
-        raise ValueError(f"a bridge needs snapshots at two or more times, got only {distinct.tolist()}.")
+        raise ValueError(
+            f"a bridge needs snapshots at two or more times, got only {distinct.tolist()}; add those of "
+            "other times, with read_snapshots(..., time='NAME') where the wrong column was taken for the "
+            "time."
+        )
 
 
 def _check_weights(data: xr.Dataset) -> None:

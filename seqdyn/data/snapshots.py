@@ -9,7 +9,9 @@ import pytorch_lightning as pl
 import torch
 import xarray as xr
 
+from seqdyn.data.checks import plain
 from seqdyn.data.marginals import describe_snapshots, marginals
+from seqdyn.data.names import CELL
 from seqdyn.data.schema import CONDITION, FEATURE, GROWTH, PARTICLE, TIME, WEIGHT, X, check_snapshots
 
 __all__ = ["MarginalLoader", "SnapshotDataModule"]
@@ -65,11 +67,14 @@ class MarginalLoader:
 
     Attributes:
         facts: Names and units of the data, see :func:`seqdyn.data.marginals.describe_snapshots`.
+        cells: Names of the particles, as of the cells of an AnnData; ``None`` if they have none.
     """
 
     def __init__(self, data: xr.Dataset, num_batches: int) -> None:
         parts = marginals(data)
         self.facts = describe_snapshots(data)
+        named = CELL in data.coords and data[CELL].dims == (PARTICLE,)
+        self.cells: list[Any] | None = [plain(name) for name in data[CELL].values] if named else None
         self._batch: dict[str, Any] = {
             TIME: torch.tensor([part.time for part in parts], dtype=torch.float64),
             CONDITION: torch.tensor([part.condition for part in parts]),

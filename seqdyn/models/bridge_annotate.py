@@ -62,10 +62,13 @@ def annotate(
         arrays[f"{key}_drift_components"] = components
     facts: dict[str, Any] = {"model": "SchrodingerBridge", "drift_units": drift.attrs["units"]}
     if labels is not None:
-        fate = fates(view, adata.obs[labels].iloc[np.argsort(numbers)], None)["fate"]
+        kinds = adata.obs[labels].iloc[np.argsort(numbers)].reset_index(drop=True)  # cells may be renamed
+        fate = fates(view, kinds, None)["fate"]
         arrays[f"{key}_fate"] = fate.values[numbers]
         facts["fate_labels"] = fate["label"].values.astype(str)
     # Everything was computed: an error leaves the AnnData as it was.
+    for name in (f"{key}_fate", f"{key}_drift_components"):  # of an earlier model
+        adata.obsm.pop(name, None)
     for name, array in arrays.items():
         adata.obsm[name] = array
     adata.uns[key] = facts

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from seqdyn.data.names import CELL
 from seqdyn.data.schema import PARTICLE
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ def _by_particle(view: BridgeView, found: dict[int, np.ndarray]) -> tuple[np.nda
     codes = np.repeat(view.snapshots.condition[parts].cpu().numpy(), sizes)
     order = np.argsort(numbers)
     coords = {PARTICLE: numbers[order]} | view.particle_coords(times[order], codes[order])
+    if view.cells is not None:
+        coords[CELL] = (PARTICLE, view.cells[numbers[order]])
     return np.concatenate([found[part] for part in parts])[order], coords
 
 
@@ -99,7 +102,7 @@ def _kinds(view: BridgeView, labels: Any, codes: list[int]) -> _Kinds:
     last = {code: view.marginals_of(code)[-1] for code in codes}
     numbers = np.concatenate([view.names_of(marginal) for marginal in last.values()])
     order = np.argsort(numbers)
-    kinds = _categories(labels, numbers[order], sum(map(len, view.snapshots.x)))
+    kinds = _categories(labels, numbers[order], sum(map(len, view.snapshots.x)), view.cells)
     marks = np.empty((len(numbers), len(kinds.categories)))
     marks[order] = np.eye(len(kinds.categories))[kinds.codes]
     sizes = [len(view.snapshots.x[marginal]) for marginal in last.values()]
@@ -107,8 +110,10 @@ def _kinds(view: BridgeView, labels: Any, codes: list[int]) -> _Kinds:
     return _Kinds(np.asarray(kinds.categories), dict(zip(codes, split, strict=True)))
 
 
-def _categories(labels: Any, numbers: np.ndarray, total: int) -> pd.Categorical:
+def _categories(labels: Any, numbers: np.ndarray, total: int, cells: np.ndarray | None) -> pd.Categorical:
     """Labels of the particles with these numbers, from as many labels or from those of all particles.
+
+    Where both name their cells, they are told by these names.
 
     Raises:
         ValueError: If there are neither as many nor as many as particles, or one is missing.
@@ -125,6 +130,8 @@ def _categories(labels: Any, numbers: np.ndarray, total: int) -> pd.Categorical:
             f"labels must be one label per particle, got {labels!r:.60}; pass a column of them, such as "
             "labels=adata.obs['cell_type']."
         )
+    if cells is not None:
+        labels = _in_order(labels, cells[numbers], cells)
     values = pd.Categorical(labels.values if isinstance(labels, xr.DataArray) else labels)
     if len(values) not in (len(numbers), total):
         raise ValueError(
@@ -140,3 +147,31 @@ def _categories(labels: Any, numbers: np.ndarray, total: int) -> pd.Categorical:
             "give these particles a label too, such as 'unknown'."
         )
     return chosen.remove_unused_categories()
+
+
+def _in_order(labels: Any, last: np.ndarray, cells: np.ndarray) -> Any:
+    """Labels that name their cells, in the order of the last snapshot; others as they are.
+
+    Raises:
+        ValueError: If a cell of the last snapshot is not there once.
+    """
+    if isinstance(labels, xr.DataArray) and CELL in labels.coords:
+        labels = pd.Series(labels.values, index=labels[CELL].values)
+    if not isinstance(labels, pd.Series) or _only_counts(labels.index):
+        return labels
+    if any(labels.index.equals(pd.Index(known)) for known in (last, cells)):
+        return labels  # in order already, even where names occur twice
+    count = pd.Index(last).map(labels.index.value_counts()).fillna(0).to_numpy()
+    if (count != 1).any():
+        first = int((count != 1).argmax())
+        raise ValueError(
+            f"the index of the labels holds the cell {last[first]!r} of the last snapshot "
+            f"{int(count[first])} times, but must name each cell once, as in {labels.index[:3].tolist()} "
+            "...; pass adata.obs[...] of the AnnData of the fit, or labels.values if they are in its order."
+        )
+    return labels.reindex(last)
+
+
+def _only_counts(index: pd.Index) -> bool:
+    """Whether an index says no more than the row."""
+    return pd.api.types.is_integer_dtype(index.dtype) and bool((index == np.arange(len(index))).all())

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from seqdyn._arguments import check_count
 from seqdyn.data.convert import provenance
+from seqdyn.data.names import EXTRAPOLATION
 from seqdyn.data.schema import CONDITION, FEATURE, PARTICLE, TIME, X
 from seqdyn.errors import NonFiniteError
 from seqdyn.nn.working import WorkingSpace
@@ -24,20 +25,20 @@ from seqdyn.sde.sampling import systematic
 
 __all__ = ["BridgeView", "Facts", "condition_numbers"]
 
-EXTRAPOLATION = "extrapolation_from"
 _BETWEEN = 10  # parts into which an interval is cut where no times are asked for
 _ROUNDING = 1e-9  # of the whole span, by which a time may miss a snapshot's
 _SINGLE = 1e-4  # the most of it, where times may come from single precision
 
 
 class Facts(NamedTuple):
-    """What results say of their data: name of the model, features, units, and the dtype they are given in."""
+    """What results say of their data: name of the model, features, units, their dtype, cells."""
 
     model: str
     features: list[Any]
     units: str | None
     time_units: str | None
     dtype: torch.dtype
+    cells: list[Any] | None = None
 
 
 class BridgeView:
@@ -414,9 +415,14 @@ class BridgeView:
         sizes = [len(self.snapshots.x[source]), len(self.snapshots.x[source + 1])]
         plan = self.coupled("couplings").plan(number)[: sizes[0], : sizes[1]].cpu().numpy()
         names = self.names_of(source), self.names_of(source + 1)
+        cells = {}
+        if self.cells is not None:
+            cells = {
+                f"{side}_cell": (side, self.cells[names[i]]) for i, side in enumerate(("source", "target"))
+            }
         return xr.DataArray(
             plan,
-            {"source": names[0], "target": names[1]},
+            {"source": names[0], "target": names[1]} | cells,
             ("source", "target"),
             "coupling",
             {"start": float(self._times[source]), "end": float(self._times[source + 1])},
@@ -452,6 +458,11 @@ class BridgeView:
 
     def _cast(self, values: Tensor | np.ndarray) -> np.ndarray:
         return torch.as_tensor(values).to(self._facts.dtype).cpu().numpy()
+
+    @property
+    def cells(self) -> np.ndarray | None:
+        """Names of the particles of the training data, by number."""
+        return None if self._facts.cells is None else np.array(self._facts.cells, dtype=object)
 
     def marginals_of(self, code: int) -> list[int]:
         """Numbers of the marginals of a condition, in order of time."""

@@ -68,6 +68,7 @@ from seqdyn.models.bridge_settings import (
 )
 from seqdyn.models.bridge_view import BridgeView, Facts, condition_numbers
 from seqdyn.nn.working import WorkingSpace
+from seqdyn.persistence import Record
 from seqdyn.rng import ambient_seed, fork_rng
 from seqdyn.sde.drifts import Zero
 from seqdyn.sde.intervals import Intervals, Snapshots, make_intervals
@@ -92,6 +93,7 @@ _SIZED = ("snapshot_x", "snapshot_time", "snapshot_weight", "snapshot_growth", "
           "snapshot_particle", "solution", "volatility_ratio", "volatility_rested",
           "start_values")  # fmt: skip
 _WHOLE = ("snapshot_condition", "snapshot_particle", "volatility_rested")
+CELLS = "cells"
 
 
 class SchrodingerBridge(Model):
@@ -163,6 +165,7 @@ class SchrodingerBridge(Model):
     calm: Tensor
     last_value: Tensor
     last_gain: Tensor
+    cells: list[Any] | None = None  # names of the training particles
 
     def __init__(
         self,
@@ -230,6 +233,7 @@ class SchrodingerBridge(Model):
         self.double()
 
     def on_train_start(self) -> None:
+        self.cells = getattr(self.trainer.train_dataloader, "cells", None)
         if self.hparams.solver != "ipf":
             warn_of_dimensions(self.space.size, next(iter(self.trainer.train_dataloader))[X])
         if self.trainer.ckpt_path is not None:
@@ -539,7 +543,8 @@ class SchrodingerBridge(Model):
 
         Returns:
             Dims ``source`` and ``target``, whose coordinates are the numbers of the particles in the training
-            data; sum 1. The attributes ``start`` and ``end`` are the times of the two snapshots.
+            data, and ``source_cell`` and ``target_cell`` their names if they have some; sum 1.
+            The attributes ``start`` and ``end`` are the times of the two snapshots.
 
         Raises:
             NotFittedError: If the model was neither fitted nor loaded.
@@ -557,15 +562,17 @@ class SchrodingerBridge(Model):
 
         Args:
             labels: One label per particle of the last snapshot, or of all particles, from which those of the
-                last snapshot are taken: their number tells which. In the order of the training data; an
-                array, a Series, a DataArray, or a Dataset with ``label (particle)``. The last snapshots of
-                all conditions count as one.
+                last snapshot are taken: their number tells which. An array, a Series, a DataArray, or a
+                Dataset with ``label (particle)``. In the order of the training data; a Series whose index
+                names cells, or an array with the coordinate ``cell``, is put in order by the names of the
+                training data, if these have them. The last snapshots of all conditions count as one.
             condition: Label of one condition; all by default.
 
         Returns:
             ``fate (particle, label)``, rows with the sum 1; at the last snapshot each particle's own label.
-            ``particle`` is the number in the training data, with its ``time`` and, of several conditions, its
-            ``condition``. Labels have the order of a categorical column, else they are sorted.
+            ``particle`` is the number in the training data, with its ``time``, of several conditions its
+            ``condition``, and the name ``cell`` if it has one. Labels have the order of a categorical column,
+            else they are sorted.
 
         Raises:
             NotFittedError: If the model was neither fitted nor loaded.
@@ -665,6 +672,9 @@ class SchrodingerBridge(Model):
         Raises:
             NotFittedError: If the model was neither fitted nor loaded.
             ValueError: If the snapshots do not fit the model, or lie before the training snapshots.
+
+        Warns:
+            UserWarning: If some are training snapshots, whose particles the model draws again.
         """
         self.require_fitted()
         self._check_data(held_out, min_times=1)
@@ -929,7 +939,8 @@ class SchrodingerBridge(Model):
     def _facts(self) -> Facts:
         info = self.data_info or {}
         names = info.get("features") or [f"x_{i}" for i in range(self.hparams.num_features)]
-        return Facts(type(self).__name__, names, info.get("units"), info.get("time_units"), self.dtype)
+        units, time_units = info.get("units"), info.get("time_units")
+        return Facts(type(self).__name__, names, units, time_units, self.dtype, self.cells)
 
     def _to_device(self, batch: dict[str, Any]) -> dict[str, Any]:
         def move(value: Any) -> Any:
@@ -938,11 +949,18 @@ class SchrodingerBridge(Model):
         return {name: move(value) for name, value in batch.items()}
 
     def facts(self) -> dict[str, Any]:
-        return {"reference": reference_facts(self.process.drift)}
+        named = {} if self.cells is None else {CELLS: self.cells}
+        return {"reference": reference_facts(self.process.drift), **named}
 
     def check_facts(self, info: Mapping[str, Any]) -> None:
         saved = info.get("reference")
         check_same(self.process.drift, saved if isinstance(saved, dict) else None)
+
+    def restore(self, record: Record) -> None:
+        super().restore(record)
+        self.cells = record.info.get(CELLS)
+        if self.cells is not None and np.shape(self.cells) != (len(self.snapshot_x),):
+            raise ValueError(f"it names other cells than its {len(self.snapshot_x)} particles")
 
     # Parts of a fitted model ----------------------------------------------------------------------------
 

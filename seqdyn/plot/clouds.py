@@ -76,7 +76,9 @@ def marginals(
     """Draw the population of a model over the snapshot of the same time, a panel per time.
 
     Two features are drawn as points, one as histograms with the area 1. Titles mark times that are
-    extrapolated, and say where there is no snapshot.
+    extrapolated, and say where there is no snapshot. At the time of a training snapshot ``marginal`` of a
+    bridge draws the training particles themselves, so that agreement there says nothing of the model; a
+    snapshot that was left out of the fit does.
 
     Args:
         population: ``x (particle, time, feature)``.
@@ -204,7 +206,8 @@ def _clouds_at(model: xr.DataArray, snapshots: xr.Dataset | None, names: list[An
     if not any(len(cloud) for cloud in clouds.values()):
         raise ValueError(
             f"the population at {times.tolist()[:8]} and the snapshots at {np.unique(seen).tolist()[:8]} "
-            "have no time in common; ask the model for those: marginal(np.unique(snapshots.time))."
+            "have no time in common; ask the model for those: marginal(np.unique(snapshots.time)). At the "
+            "times of training snapshots that draws their own particles: judge by those left out of the fit."
         )
     return clouds
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from seqdyn.data import read_snapshots, stack_snapshots, to_anndata, to_netcdf
+from seqdyn.data import read_snapshots, stack_snapshots, to_anndata, to_netcdf, to_pandas
 from seqdyn.data.clouds import order_times
 
 CLOUDS = [
@@ -205,11 +205,6 @@ def test_cells_keep_their_order_and_names() -> None:
         ),
         ({"share": [1, 1, -1, 1, 1, 1]}, {"weight": "share"}, "'weight' is negative at particle=2"),
         ({"rate": [0, 0, 0, np.nan, 0, 0]}, {"growth": "rate"}, r"'growth' is nan at particle=3"),
-        (
-            {"batch": ["x"] * 5 + ["y"]},
-            {"condition": "batch"},
-            r"condition 'y' has snapshots at \[9.0\] only",
-        ),
     ],
 )
 def test_columns_that_do_not_fit_are_refused(
@@ -332,3 +327,124 @@ def test_two_snapshots_at_one_time_are_refused() -> None:
 
     with pytest.raises(ValueError, match=r"2 snapshots are at the time 0; .*join them with np.concatenate"):
         read_snapshots(clouds, times=[0, 0, 1])
+
+
+def test_one_time_can_be_read_and_compared_with_but_not_learned_from(tmp_path: Path) -> None:
+    from seqdyn.models import SchrodingerBridge
+    from seqdyn.sde.drifts import Zero
+
+    whole = frame()
+    whole[whole["day"] == 2.5].to_csv(tmp_path / "truth.csv", index=False)
+
+    held_out = read_snapshots(tmp_path / "truth.csv", time="day", value=["u", "v"])
+
+    assert held_out["time"].values.tolist() == [2.5] * 4
+    assert read_snapshots({2.5: CLOUDS[1]}).sizes == {"particle": 4, "feature": 2}
+    model = SchrodingerBridge(2, 1.0, Zero())
+    with pytest.raises(ValueError, match=r"two or more times, got only \[2\.5\]; add those of other times"):
+        model.fit(held_out, max_epochs=1, enable_progress_bar=False)
+    uneven = read_snapshots(whole.assign(batch=["x"] * 8 + ["y"]), condition="batch", value=["u", "v"])
+    with pytest.raises(ValueError, match=r"condition 'y' has snapshots at \[10\.0\] only"):
+        model.fit(uneven, max_epochs=1, enable_progress_bar=False)
+
+
+@pytest.mark.parametrize(
+    ("times", "digits"),
+    [
+        ([0.0, 3.0, 3.0000000000000004], 6),
+        ([0.3, 0.1 + 0.2], 6),
+        ([0.0, 1e-9, 3e-9, 3.0000000000000004e-9], 11),
+        (np.array([0, 0.3, np.nextafter(np.float32(0.3), np.float32(1))], dtype=np.float32), 6),
+    ],
+)
+def test_times_that_differ_by_rounding_are_refused(times: Any, digits: int) -> None:
+    table = pd.DataFrame({"day": np.repeat(times, 2), "u": np.arange(2.0 * len(times))})
+
+    remedy = rf"differ by rounding alone.*df\['day'\] = df\['day'\]\.round\({digits}\)"
+    with pytest.raises(ValueError, match=remedy):
+        read_snapshots(table, time="day")
+    with pytest.raises(ValueError, match=r"times=np\.round"):
+        read_snapshots([np.ones((2, 2))] * len(times), times=times)
+    read_snapshots(table.assign(day=table["day"].round(digits)), time="day")
+
+
+def test_times_close_beside_their_span_are_kept() -> None:
+    times = [0.0, 1e-6, 1e-5, 1.0, 100.0]
+
+    data = read_snapshots([np.ones((2, 2))] * 5, times=times)
+
+    assert np.unique(data["time"]).tolist() == times
+
+
+def test_the_log_names_what_was_taken_for_what(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="seqdyn"):
+        read_snapshots(frame().assign(note="text", plate=1), condition="plate")
+        wide = pd.DataFrame(np.zeros((4, 10)), columns=[f"g{i}" for i in range(10)])
+        read_snapshots(wide.assign(day=[0, 0, 1, 1]))
+        read_snapshots(cells())
+
+    first, second, third = caplog.messages
+    assert first.endswith("10: 2); time=day; features u, v; ignored note")
+    assert second.endswith("; time=day; features g0, g1, g2, g3, g4, g5, g6, g7, ...")
+    assert third.endswith("; time=day; features g1, g2")
+
+
+def test_a_time_that_may_be_either_column_is_not_guessed() -> None:
+    table = frame().assign(hour=1.0)
+
+    with pytest.raises(ValueError, match="columns 'day' and 'hour' look like .* time; pass time='day', or"):
+        read_snapshots(table)
+    assert read_snapshots(table, time="day")["feature"].values.tolist() == ["u", "v", "hour"]
+    for known in ({"value": ["u", "hour"]}, {"condition": "hour"}):  # these say what hour is
+        assert read_snapshots(table, **known)["time"].values.tolist() == TIMES.tolist()
+    source = cells()
+    source.obs["stage"] = 1
+    with pytest.raises(ValueError, match="obs columns 'day' and 'stage' look like"):
+        read_snapshots(source)
+
+
+def test_a_feature_that_a_typo_made_text_is_warned_of(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    frame().astype({"u": object}).replace({"u": {8.0: "n.d."}}).to_csv(tmp_path / "a.csv", index=False)
+
+    with pytest.warns(
+        UserWarning, match=r"'u' is text .* 8 of its 9 .* but for 'n\.d\.' in row 4; .*'coerce'"
+    ):
+        read_snapshots(tmp_path / "a.csv")
+    read_snapshots(tmp_path / "a.csv", value="v")
+    read_snapshots(frame().assign(note=["1", "2", *"abcdefg"]))
+    assert not recwarn.list
+
+
+def test_a_dict_with_times_as_text_is_ordered_by_their_number() -> None:
+    by_time = {"10": CLOUDS[2], "2.5": CLOUDS[1], "0": CLOUDS[0]}
+
+    xr.testing.assert_identical(read_snapshots(by_time, value=["u", "v"], units="mm"), wanted())
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_dates_are_refused_with_a_line_that_makes_days_of_them(as_text: bool) -> None:
+    day = pd.Series(pd.date_range("2024-03-01", periods=3).repeat(3), name="day").reset_index(drop=True)
+    table = frame().assign(day=day.astype(str) if as_text else day)
+
+    with pytest.raises(ValueError, match=r"'day' are dates, such as 2024-03-01") as refused:
+        read_snapshots(table)
+    scope: dict[str, Any] = {"pd": pd, "day": table["day"]}
+    exec(str(refused.value).partition("days: ")[2].rstrip("."), scope)
+    assert scope["day"].tolist() == [0.0] * 3 + [1.0] * 3 + [2.0] * 3
+
+
+def test_a_table_of_paths_says_which_rows_are_extrapolated() -> None:
+    x = np.arange(12.0).reshape(2, 3, 2)
+    data = xr.Dataset(
+        {"x": (("particle", "time", "feature"), x)}, {"time": [1.0, 2.0, 3.0], "feature": ["u", "v"]}
+    )
+    assert "extrapolated" not in to_pandas(data)
+
+    one = to_pandas(data.assign_attrs(extrapolation_from=2.0))
+    each = to_pandas(data.assign_coords(extrapolation_from=("particle", [0.0, 2.5])))
+
+    assert one["extrapolated"].tolist() == [False, False, True] * 2
+    assert each["extrapolated"].tolist() == [True, True, True, False, False, True]
+    assert "extrapolated" not in read_snapshots(one)["feature"].values

@@ -234,3 +234,24 @@ def test_real_trajectories_come_back_in_genes(moscot: tuple[Any, SchrodingerBrid
     assert paths["x"].shape == (20, 21, 1479) and table.shape == (420, 1479)
     assert table.var_names.tolist() == source.var_names.tolist()
     assert table.obs["time"].iloc[[0, 10, 20]].tolist() == [10.0, 10.5, 11.0]
+
+
+def test_an_older_fate_is_no_part_of_a_new_annotation(model: SchrodingerBridge) -> None:
+    source = cells()
+    model.annotate(source, labels="kind", time="day")
+    assert {"bridge_fate", "bridge_drift_components"} <= set(source.obsm)
+
+    fitted(read_snapshots(source, representation="X_pca"), None).annotate(source, representation="X_pca")
+
+    assert {name for name in source.obsm if "bridge" in name} == {"bridge_drift", "X_bridge"}
+    assert "fate_labels" not in source.uns["bridge"]
+
+
+def test_cells_may_be_renamed_since_the_fit(model: SchrodingerBridge) -> None:
+    source, renamed = cells(), cells()
+    renamed.obs_names = [f"new{i}" for i in range(SIZE)]
+
+    for one in (source, renamed):
+        model.annotate(one, labels="kind", time="day")
+
+    np.testing.assert_array_equal(renamed.obsm["bridge_fate"], source.obsm["bridge_fate"])

@@ -189,3 +189,64 @@ def test_a_saved_model_has_the_same_answers_and_a_narrow_one_narrow_ones(tmp_pat
     narrow = loaded.float().fates(LABELS)["fate"]
     assert narrow.dtype == np.float32
     np.testing.assert_allclose(narrow, model.fates(LABELS)["fate"], atol=1e-5)
+
+
+CELLS = np.array([f"c{(7 * i) % 12}" for i in range(12)], dtype=object)
+
+
+def named_bridge() -> SchrodingerBridge:
+    return bridge(cloud().assign_coords(cell=("particle", CELLS)))
+
+
+def test_labels_that_name_their_cells_are_told_by_name(tmp_path: Path) -> None:
+    model = named_bridge()
+    model.save(tmp_path / "m")
+    every = pd.Series(["z"] * 7 + LABELS, index=CELLS)
+    array = xr.DataArray(every.to_numpy(), {"cell": ("particle", CELLS)}, "particle", "label")
+    mixed = np.random.default_rng(3).permutation(12)
+
+    for one in (model, SchrodingerBridge.load(tmp_path / "m", reference=Zero())):
+        for verb in (one.fates, one.ancestors):
+            expected = verb(LABELS)
+            assert expected["cell"].dims == ("particle",)
+            assert expected["cell"].values.tolist() == CELLS.tolist()
+            last = every[7:].astype("category")
+            for labels in (every, every.iloc[mixed], last[::-1], array[mixed], array[mixed].to_dataset()):
+                xr.testing.assert_identical(verb(labels), expected)
+            xr.testing.assert_identical(verb(every.reset_index(drop=True)), expected)  # names none: in order
+        coupling = one.coupling(1)
+        assert coupling["source_cell"].values.tolist() == CELLS[4:7].tolist()
+        assert coupling["target_cell"].values.tolist() == CELLS[7:].tolist()
+
+
+@pytest.mark.parametrize(("names", "count"), [([*CELLS[7:11], "other"], 0), ([*CELLS[7:], CELLS[11]], 2)])
+def test_labels_that_do_not_name_each_cell_once_are_refused(names: list[str], count: int) -> None:
+    labels = pd.Series((LABELS * 2)[: len(names)], index=names)
+
+    with pytest.raises(
+        ValueError, match=rf"cell '{CELLS[11]}' of the last snapshot {count} times.*labels\.v"
+    ):
+        named_bridge().fates(labels)
+
+
+def test_names_that_occur_twice_do_no_harm_in_order() -> None:
+    names = np.array(["a", "b"] * 6, dtype=object)
+    model = bridge(cloud().assign_coords(cell=("particle", names)))
+
+    xr.testing.assert_identical(model.fates(pd.Series(LABELS, index=names[7:])), model.fates(LABELS))
+
+
+def test_data_without_names_take_labels_in_order() -> None:
+    model = bridge(cloud())
+
+    labels = pd.Series(LABELS, index=CELLS[:5])
+    xr.testing.assert_identical(model.fates(labels), model.fates(LABELS))
+
+
+def test_a_folder_that_names_other_cells_is_refused(tmp_path: Path) -> None:
+    model = named_bridge()
+    model.cells = list(CELLS[:-1])
+    model.save(tmp_path / "m")
+
+    with pytest.raises(ValueError, match="names other cells than its 12 particles"):
+        SchrodingerBridge.load(tmp_path / "m", reference=Zero())
