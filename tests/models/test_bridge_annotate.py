@@ -144,7 +144,7 @@ def test_a_narrow_model_writes_narrow_values(tmp_path: Path) -> None:
             r"values of cell 'c0' at time \d.*are those of no",
         ),
         (lambda c: c[:, ::-1].copy(), r"the features \['g39'"),
-        (lambda c: c[:, :5].copy(), r"have 5 features but the model was built with num_features=40"),
+        (lambda c: c[:, :5].copy(), r"have 5 features but the model was fitted to 40"),
     ],
     ids=["fewer", "times", "values", "order of genes", "genes"],
 )
