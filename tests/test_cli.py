@@ -711,7 +711,7 @@ def test_a_data_set_of_snapshots_is_exported_and_fitted(ending: str, run: Run, t
         ),
         (
             "fit schrodinger-bridge {cells} {columns} --volatility 1 --reference Foxes -o {new}",
-            "there is no reference 'Foxes'; give a module, or one of the names GradientField, Linear",
+            "there is no reference 'Foxes'; give one of GradientField, Linear",
         ),
         (
             "fit schrodinger-bridge {cells} {columns} --volatility 1 --holdout 1 -o {new}",

@@ -53,9 +53,10 @@ def reference_of(reference: nn.Module | str | None, size: int) -> nn.Module:
     if isinstance(reference, nn.Module):
         return copy.deepcopy(reference).double()
     name = "Linear" if reference is None else reference
-    if name not in drifts.__all__:
+    names = [known for known in drifts.__all__ if known != "Sum"]  # which is nothing without its terms
+    if name not in names:
         raise ValueError(
-            f"there is no reference {name!r}; give a module, or one of the names {', '.join(drifts.__all__)}."
+            f"there is no reference {name!r}; give one of {', '.join(names)}, or in Python a module."
         )
     family = getattr(drifts, name)
     needed = inspect.signature(family).parameters

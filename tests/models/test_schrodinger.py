@@ -765,7 +765,7 @@ class Failing(nn.Module):
         ({"solver": "linear", "reference": LotkaVolterra()}, "A x .* LotkaVolterra .*'static'"),
         ({"solver": "linear", "reference": Linear(2), "coordinates": "log"}, "Linear in log; use"),
         ({"solver": "linear", "reference": Failing(lambda x, t: x**2)}, "needs a reference A x"),
-        ({"reference": "Lotka"}, "no reference 'Lotka'; give a module, or one of the names G"),
+        ({"reference": "Lotka"}, "no reference 'Lotka'; give one of G"),
         ({"reference": LotkaVolterra}, r"got the class LotkaVolterra; make one: reference=LotkaVolterra\(\)"),
         ({"reference": lambda x, t: x}, r"got function; write it as the forward\(x, t\) of an nn.Module"),
         ({"reference": LotkaVolterra(), "num_features": 3}, r"LotkaVolterra failed on states \(3, 3\)"),
